@@ -1,0 +1,242 @@
+"""Everything that can be wrong with a job before Ray starts, found in one go. Imports neither torch nor ray."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from pydantic import ValidationError
+
+from rembert_ray.errors import Fault, UnusableError, nearest
+from rembert_ray.fingerprint import Fingerprint, digest_model, digest_tokenizer, make_fingerprint
+from rembert_ray.footers import InputNeeds
+from rembert_ray.manifest import Manifest
+from rembert_ray.models.config import CONFIG_FILE, RemBertConfig
+from rembert_ray.models.inventory import match, read_inventory
+from rembert_ray.plan import Plan, make_plan, resume_plan
+from rembert_ray.schema_faults import faults_from
+from rembert_ray.storage.listing import expand_input, input_root
+from rembert_ray.storage.location import Location, locate
+from rembert_ray.storage.probe import probe_output
+from rembert_ray.tasks.base import COMMON_FIELDS, Task, find_task
+from rembert_ray.tokenizers.rembert import RemBertTokenizer
+
+NO_FINGERPRINT = Fingerprint({})
+RAY_WORKING_DIR = "runtime_resources/working_dir_files"
+
+
+@dataclass(frozen=True)
+class CheckedJob:
+    """A job of which everything is known to be usable.
+
+    plan: the stored plan when the output has one, else a new one that is not stored yet.
+    capacity: tokens of text in a window, special tokens not counted.
+    """
+
+    manifest: Manifest
+    task: Task
+    config: RemBertConfig
+    model: Location
+    output: Location
+    columns: dict[str, str]
+    capacity: int
+    precision: str
+    plan: Plan
+
+
+class _Faults:
+    """Collects the faults of independent checks: `with faults:` around each."""
+
+    def __init__(self) -> None:
+        self.found: list[Fault] = []
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if isinstance(error, UnusableError):
+            self.found += [fault for fault in error.faults if fault not in self.found]
+            return True
+        return False
+
+
+def check_job(manifest: Manifest, *, for_writing: bool = True) -> CheckedJob:
+    """Check task, parameters, model, tokenizer, input and output of a manifest, and plan the job.
+
+    Args:
+        manifest: a manifest that is well formed.
+        for_writing: whether to try that the output takes create-only objects (this makes its folder).
+
+    Raises:
+        UnusableError: every fault that there is.
+        StorageError: a store does not answer.
+    """
+    faults = _Faults()
+    task = config = None
+    fingerprint = NO_FINGERPRINT
+    with faults:
+        task, found = check_task(manifest)
+        faults.found += found
+    model = output = None
+    with faults:
+        model = locate(manifest.model)
+    with faults:
+        output = _check_output(manifest, for_writing)
+    if model is not None:
+        with faults:
+            config = _check_model(manifest, model, task, faults)
+    if task is not None and model is not None and not faults.found:
+        with faults:
+            fingerprint = _fingerprint(manifest, task, model)
+    columns = resolve_columns(manifest, task) if task is not None else {}
+    plan = None
+    with faults:
+        plan = _plan(manifest, columns, fingerprint, None if faults.found else output)
+    if faults.found:
+        raise UnusableError(faults.found)
+    assert task is not None
+    assert config is not None
+    assert model is not None
+    assert output is not None
+    assert plan is not None
+    capacity = _window_tokens(manifest, config) - 2
+    precision = resolve_precision(manifest)
+    return CheckedJob(manifest, task, config, model, output, columns, capacity, precision, plan)
+
+
+def check_task(manifest: Manifest) -> tuple[Task, list[Fault]]:
+    """The task of a manifest, and what is wrong with its parameters and columns.
+
+    A task with faults has its default parameters, so that the checks after this one can go on.
+
+    Raises:
+        UnusableError: no such task.
+    """
+    kind = find_task(manifest.task, manifest.where("task"))
+    unknown = [name for name in manifest.input.columns if name not in kind.input_columns]
+    faults = [
+        Fault(
+            manifest.where(f"input.columns.{name}"),
+            f"task {manifest.task} reads no column {name!r}",
+            nearest(name, kind.input_columns),
+        )
+        for name in unknown
+    ]
+    try:
+        parameters = kind.Parameters.model_validate(manifest.head)
+    except ValidationError as error:
+        parameters = kind.Parameters()
+        faults += faults_from(error, kind.Parameters, manifest.where, prefix=("head",))
+    return kind(parameters), faults
+
+
+def resolve_columns(manifest: Manifest, task: Task) -> dict[str, str]:
+    """The task's word for each column it reads -> the column of the corpus."""
+    return {name: manifest.input.columns.get(name, name) for name in task.input_columns}
+
+
+def resolve_precision(manifest: Manifest) -> str:
+    """`auto` is float32 without GPUs and bfloat16 with them: decided by the manifest alone, not by the cluster."""
+    if manifest.precision != "auto":
+        return manifest.precision
+    return "bfloat16" if manifest.resources.gpus_per_actor else "float32"
+
+
+def _window_tokens(manifest: Manifest, config: RemBertConfig) -> int:
+    return manifest.text.max_tokens or config.max_position_embeddings
+
+
+def _check_output(manifest: Manifest, for_writing: bool) -> Location:
+    output = locate(manifest.output.path)
+    where = manifest.where("output.path")
+    if output.is_local and RAY_WORKING_DIR in output.path:
+        raise UnusableError(
+            Fault(
+                where,
+                f"{output} is inside Ray's copy of the working directory, which Ray deletes after the job",
+                "give an absolute path or a URL",
+            )
+        )
+    if for_writing and (found := probe_output(output)):
+        raise UnusableError([Fault(f"{where}: {fault.where}", fault.what, fault.fix) for fault in found])
+    return output
+
+
+def _check_model(manifest: Manifest, model: Location, task: Task | None, faults: _Faults) -> RemBertConfig | None:
+    config = None
+    with faults:
+        config = RemBertConfig.from_pretrained(model)
+    tokenizer = None
+    with faults:
+        tokenizer = RemBertTokenizer.from_pretrained(model)
+    with faults:
+        inventory = read_inventory(model)
+        if task is not None and config is not None:
+            faults.found += match(inventory, task.weights(config), str(model))[1]
+    if config is None:
+        return None
+    if tokenizer is not None and len(tokenizer) > config.vocab_size:
+        what = f"vocab_size is {config.vocab_size:,}, the tokenizer has {len(tokenizer):,} tokens"
+        raise UnusableError(
+            Fault(str(model.child(CONFIG_FILE)), what, "take the tokenizer that the model was made with")
+        )
+    _check_windows(manifest, config)
+    if task is not None:
+        _check_names(manifest, task, config)
+    return config
+
+
+def _check_windows(manifest: Manifest, config: RemBertConfig) -> None:
+    n_tokens = _window_tokens(manifest, config)
+    if n_tokens > config.max_position_embeddings:
+        what = f"{n_tokens} is more than the model's {config.max_position_embeddings} positions"
+        raise UnusableError(Fault(manifest.where("text.max_tokens"), what, "leave it out to use all positions"))
+    if n_tokens - 2 <= manifest.text.overlap:
+        what = f"{manifest.text.overlap} leaves nothing new in a window of {n_tokens} tokens, 2 of them special"
+        raise UnusableError(Fault(manifest.where("text.overlap"), what, f"at most {max(n_tokens - 3, 0)}"))
+
+
+def _check_names(manifest: Manifest, task: Task, config: RemBertConfig) -> None:
+    written = {*task.schema(config).names, *(field.name for field in COMMON_FIELDS)}
+    taken = [name for name in manifest.input.keep if name in written]
+    if taken:
+        raise UnusableError(
+            [
+                Fault(manifest.where("input.keep"), f"task {task.name} writes a column {name!r} itself", "rename it")
+                for name in taken
+            ]
+        )
+
+
+def _fingerprint(manifest: Manifest, task: Task, model: Location) -> Fingerprint:
+    parameters: dict[str, Any] = task.parameters.model_dump()
+    return make_fingerprint(
+        model_digest=digest_model(model),
+        tokenizer_digest=digest_tokenizer(model),
+        task=manifest.task,
+        head=parameters,
+        precision=resolve_precision(manifest),
+        text=manifest.text.model_dump(),
+        columns=resolve_columns(manifest, task),
+        keep=manifest.input.keep,
+        sharding=manifest.sharding.model_dump(),
+    )
+
+
+def _plan(manifest: Manifest, columns: dict[str, str], fingerprint: Fingerprint, output: Location | None) -> Plan:
+    """The stored plan if there is one, else a new one; without `output` only the input is checked."""
+    files = expand_input(manifest.input.path)
+    if output is not None and (stored := resume_plan(output, fingerprint, files)) is not None:
+        return stored
+    needs = InputNeeds.from_manifest(manifest, columns)
+    record = {
+        "manifest": manifest.model_dump(mode="json"),
+        "made_in": str(Path.cwd()),
+        "user": os.environ.get("USER", ""),
+    }
+    return make_plan(files, input_root(manifest.input.path), needs, fingerprint, record)

@@ -1,0 +1,87 @@
+"""The command line, `rembert-ray`. Each verb is a few lines over a function; heavy imports wait for the verb."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+
+from rembert_ray import __version__
+from rembert_ray.errors import RembertRayError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Batch inference with multilingual encoders on Ray.",
+)
+
+ManifestArgument = Annotated[str, typer.Argument(help="YAML manifest: a path or a URL")]
+OutputArgument = Annotated[str, typer.Argument(help="the output of a job: a path or a URL")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="a.b=c", help="override a key of the manifest; may be repeated")
+]
+
+
+@contextmanager
+def reported() -> Iterator[None]:
+    """Errors of ours end the process with their exit code and a message, not with a traceback."""
+    try:
+        yield
+    except RembertRayError as error:
+        for line in error.lines:
+            print(f"error: {line}", file=sys.stderr)
+        raise typer.Exit(error.exit_code) from error
+
+
+@app.command()
+def run(manifest: ManifestArgument, overrides: SetOption = None) -> None:
+    """Run a manifest; run again it resumes."""
+    from rembert_ray.job import run as run_job
+
+    with reported():
+        raise typer.Exit(run_job(manifest, tuple(overrides or ())))
+
+
+@app.command()
+def plan(manifest: ManifestArgument, overrides: SetOption = None) -> None:
+    """Check a manifest and show the plan of its job; writes nothing, starts nothing."""
+    from rembert_ray.check import check_job
+    from rembert_ray.manifest import load_manifest
+    from rembert_ray.plan import describe
+
+    with reported():
+        checked = check_job(load_manifest(manifest, overrides or ()), for_writing=False)
+        print(describe(checked.plan))
+
+
+@app.command()
+def status(output: OutputArgument) -> None:
+    """Show where a job stands, from its output alone."""
+    from rembert_ray.report.verbs import describe_status
+
+    with reported():
+        print(describe_status(output))
+
+
+@app.command()
+def sample(
+    output: OutputArgument,
+    rows: Annotated[int, typer.Option(help="how many rows")] = 8,
+    errors: Annotated[bool, typer.Option("--errors", help="rows with an error instead")] = False,
+) -> None:
+    """Show a few rows of an output, rendered for a person."""
+    from rembert_ray.report.verbs import describe_sample
+
+    with reported():
+        for line in describe_sample(output, rows, with_error=errors):
+            print(line)
+
+
+@app.command()
+def version() -> None:
+    """Show the version."""
+    print(__version__)

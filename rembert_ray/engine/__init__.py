@@ -1,0 +1,1 @@
+"""The packed forward: token-budget batches, the runner, precision."""

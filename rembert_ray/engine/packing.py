@@ -1,0 +1,161 @@
+"""Which windows share a forward pass, and the flat arrays of one pass. numpy only; no torch, no padding.
+
+A batch is a number of tokens. Windows are taken longest first, so that neighbours have equal lengths (one dense
+attention call each on CPU) and the largest memory use comes first; batches are of even size, because a small last
+batch runs at a fraction of the speed.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rembert_ray.ragged import ragged_arange, splits
+
+Int = NDArray[np.int32]
+Long = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class WindowTable:
+    """All windows of a shard, ragged.
+
+    ids: int32 `[tokens]`, special tokens included, window after window.
+    starts: int64 `[windows + 1]`, where each window begins in `ids`.
+    kept_starts, kept_ends: int32 `[windows]`, the positions within a window that the task reads. Ranges of a
+        document's windows partition its tokens, so that no token is read twice where windows overlap.
+    """
+
+    ids: Int
+    starts: Long
+    kept_starts: Int
+    kept_ends: Int
+
+    def __len__(self) -> int:
+        return len(self.kept_starts)
+
+    @property
+    def lengths(self) -> Long:
+        """Tokens of each window, special tokens included."""
+        return np.diff(self.starts)
+
+    @property
+    def kept_splits(self) -> Long:
+        """int64 `[windows + 1]`: where the kept tokens of each window begin among all kept tokens."""
+        return splits(self.kept_ends - self.kept_starts)
+
+    def take(self, windows: Long) -> WindowTable:
+        """These windows, in this order."""
+        lengths = self.lengths[windows]
+        index = ragged_arange(self.starts[:-1][windows], lengths)
+        return WindowTable(self.ids[index], splits(lengths), self.kept_starts[windows], self.kept_ends[windows])
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """One forward pass, flat.
+
+    windows: int64 `[windows]`, indices into the shard's `WindowTable`, longest first.
+    ids, positions: int64 `[tokens]`.
+    lengths: tokens of each window.
+    kept: int64 `[kept]`, flat indices of the tokens that the task reads, window after window.
+    kept_lengths: int64 `[windows]`, how many of them each window has.
+    """
+
+    windows: Long
+    ids: Long
+    positions: Long
+    lengths: Long
+    kept: Long
+    kept_lengths: Long
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of this pass; all of them are text or special tokens."""
+        return len(self.ids)
+
+
+def pack(lengths: NDArray[np.integer], batch_tokens: int) -> list[Long]:
+    """Group windows into batches of at most `batch_tokens` tokens, longest first, evenly filled.
+
+    A window that is longer than the budget gets a batch of its own.
+
+    Args:
+        lengths: tokens of each window, at least 1.
+        batch_tokens: the budget.
+
+    Returns:
+        Indices of windows, one array a batch; every window is in exactly one.
+
+    Raises:
+        ValueError: the budget is not positive, or a window is empty.
+    """
+    if batch_tokens < 1:
+        raise ValueError(f"a batch of {batch_tokens} tokens holds nothing")
+    if len(lengths) == 0:
+        return []
+    if int(lengths.min()) < 1:
+        raise ValueError("a window without tokens cannot be packed")
+    order = np.argsort(-np.asarray(lengths, np.int64), kind="stable")
+    sorted_lengths = np.asarray(lengths, np.int64)[order]
+    starts = splits(sorted_lengths)
+    n_batches = -(-int(starts[-1]) // batch_tokens)
+    while True:
+        bounds = _even_bounds(starts, n_batches)
+        sizes = starts[bounds[1:]] - starts[bounds[:-1]]
+        too_large = (sizes > batch_tokens) & (np.diff(bounds) > 1)
+        if not too_large.any():
+            return [order[a:b] for a, b in itertools.pairwise(bounds)]
+        n_batches += 1
+
+
+def _even_bounds(starts: Long, n_batches: int) -> Long:
+    """Bounds between windows that are nearest to equal shares of the tokens; empty batches dropped."""
+    shares = starts[-1] * np.arange(1, n_batches, dtype=np.int64) // n_batches
+    above = np.searchsorted(starts, shares)
+    nearest = np.where(starts[above] - shares < shares - starts[above - 1], above, above - 1)
+    return np.unique(np.concatenate([[0], nearest, [len(starts) - 1]]))
+
+
+def build_batch(table: WindowTable, windows: Long) -> PackedBatch:
+    """The flat arrays of one forward pass over these windows."""
+    lengths = table.lengths[windows]
+    first = splits(lengths)[:-1]
+    kept_lengths = (table.kept_ends - table.kept_starts)[windows].astype(np.int64)
+    return PackedBatch(
+        windows=windows,
+        ids=table.ids[ragged_arange(table.starts[:-1][windows], lengths)].astype(np.int64),
+        positions=ragged_arange(np.zeros(len(windows), np.int64), lengths),
+        lengths=lengths,
+        kept=ragged_arange(first + table.kept_starts[windows], kept_lengths),
+        kept_lengths=kept_lengths,
+    )
+
+
+def find_equal(table: WindowTable) -> tuple[Long, Long]:
+    """Windows that are equal in ids and kept range are computed once.
+
+    Returns:
+        Indices of the first of each kind, and for every window the position of its kind among them.
+    """
+    seen: dict[tuple[bytes, int, int], int] = {}
+    inverse = np.empty(len(table), dtype=np.int64)
+    first: list[int] = []
+    for window, key in enumerate(_keys(table)):
+        kind = seen.setdefault(key, len(first))
+        if kind == len(first):
+            first.append(window)
+        inverse[window] = kind
+    return np.array(first, dtype=np.int64), inverse
+
+
+def _keys(table: WindowTable) -> Iterator[tuple[bytes, int, int]]:
+    data, width = table.ids.tobytes(), table.ids.itemsize
+    bounds = zip(table.starts[:-1].tolist(), table.starts[1:].tolist(), strict=True)
+    kept = zip(table.kept_starts.tolist(), table.kept_ends.tolist(), strict=True)
+    for (start, end), (kept_start, kept_end) in zip(bounds, kept, strict=True):
+        yield data[start * width : end * width], kept_start, kept_end

@@ -1,0 +1,228 @@
+"""Runs windows through an encoder, packed, and hands each batch's hidden states to a head that makes them small.
+
+One `Runner` lives in one actor. It computes equal windows once, prepares the next batches on a thread, halves the
+token budget when the device runs out of memory, and narrows a batch that fails down to the window that is to blame.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rembert_ray.engine.packing import Long, PackedBatch, WindowTable, build_batch, find_equal, pack
+from rembert_ray.models.layout import Layout, PackedLayout
+from rembert_ray.ragged import ragged_arange
+
+N_BATCHES_AHEAD = 2
+# Best of 512 to 4,096 on one core, by little: 768 to 2,048 are within 2 %, 512 is 4 % and 4,096 is 12 % slower
+# (benchmarks/RESULTS.md).
+CPU_BATCH_TOKENS = 1536
+# 132 multiprocessors times 128 rows: whole waves of the matrix product on an H100 or H200.
+CUDA_BATCH_TOKENS = 2 * 16_896
+
+
+class Encoder(Protocol):
+    """What the runner asks of a model: see `RemBertModel.encode`."""
+
+    def encode(self, input_ids: Tensor, position_ids: Tensor, token_type_ids: Tensor, layout: Layout) -> Tensor:
+        """Ids in any layout to hidden states."""
+        ...
+
+
+@dataclass(frozen=True)
+class DeviceBatch:
+    """A packed batch on the device, for a head.
+
+    kept: `[kept]`, flat indices of the tokens that the task reads.
+    kept_lengths: `[windows]`, how many each window has.
+    cu_seqlens: int32 `[windows + 1]`, where each window begins.
+    """
+
+    kept: Tensor
+    kept_lengths: Tensor
+    cu_seqlens: Tensor
+
+
+class Head(Protocol):
+    """What a task does with hidden states on the device; only what it returns leaves the device."""
+
+    per_token: bool
+    """Whether results are per kept token, else per window."""
+
+    def reduce(self, hidden: Tensor, batch: DeviceBatch) -> Mapping[str, Tensor]:
+        """`[tokens, hidden]` to named tensors whose first axis is kept tokens or windows."""
+        ...
+
+
+@dataclass
+class RunFacts:
+    """Counts and seconds of one `Runner.run`, for the receipt."""
+
+    n_windows: int = 0
+    n_tokens: int = 0
+    n_windows_computed: int = 0
+    n_tokens_computed: int = 0
+    n_batches: int = 0
+    batch_tokens: int = 0
+    forward_s: float = 0.0
+    wait_s: float = 0.0
+
+
+@dataclass
+class RunResult:
+    """Results in the order of the windows.
+
+    values: for each name an array whose first axis is kept tokens (see `WindowTable.kept_splits`) or windows.
+    failures: window index -> why it has no result; its values are zeros.
+    """
+
+    values: dict[str, NDArray[np.generic]]
+    failures: dict[int, str]
+    facts: RunFacts
+
+
+@dataclass
+class _Work:
+    """The state of one run."""
+
+    table: WindowTable
+    values: dict[str, NDArray[np.generic]] = field(default_factory=dict)
+    failures: dict[int, str] = field(default_factory=dict)
+    facts: RunFacts = field(default_factory=RunFacts)
+
+
+class Runner:
+    """One encoder and one head on one device.
+
+    Args:
+        encoder: in evaluation mode, on `device`.
+        head: reduces hidden states.
+        device: where both are.
+        batch_tokens: token budget of one forward pass; None takes the device's default.
+    """
+
+    def __init__(self, encoder: Encoder, head: Head, device: torch.device, batch_tokens: int | None = None) -> None:
+        self.encoder = encoder
+        self.head = head
+        self.device = device
+        default = CUDA_BATCH_TOKENS if device.type == "cuda" else CPU_BATCH_TOKENS
+        self.batch_tokens = batch_tokens or default
+
+    def run(self, table: WindowTable) -> RunResult:
+        """Every window once, equal ones together.
+
+        A window whose forward pass raises is reported in `failures`; an error that breaks the device
+        (`torch.AcceleratorError`) is raised, because only a new process can help.
+        """
+        kinds, inverse = find_equal(table)
+        work = _Work(table.take(kinds))
+        work.facts.n_windows, work.facts.n_tokens = len(table), len(table.ids)
+        work.facts.n_windows_computed = len(kinds)
+        todo = np.arange(len(kinds), dtype=np.int64)
+        with torch.inference_mode(), ThreadPoolExecutor(1, thread_name_prefix="pack") as thread:
+            while len(todo):
+                todo = self._run_within_budget(work, todo, thread)
+        work.facts.batch_tokens = self.batch_tokens
+        return _spread(work, inverse, self.head.per_token)
+
+    def _run_within_budget(self, work: _Work, todo: Long, thread: ThreadPoolExecutor) -> Long:
+        """Run batches at the present budget; on out of memory halve it and return what is left to do."""
+        done = np.zeros(len(work.table), dtype=bool)
+        for batch in _prefetch(work, [todo[b] for b in pack(work.table.lengths[todo], self.batch_tokens)], thread):
+            try:
+                self._run_or_narrow(work, batch)
+            except torch.OutOfMemoryError:
+                largest = int(batch.lengths.max())
+                if batch.n_tokens <= largest:
+                    raise
+                self.batch_tokens = max(batch.n_tokens // 2, largest)
+                if self.device.type == "cuda":
+                    torch.cuda.empty_cache()
+                return todo[~done[todo]]
+            done[batch.windows] = True
+        return todo[:0]
+
+    def _run_or_narrow(self, work: _Work, batch: PackedBatch) -> None:
+        """Run a batch; if it fails, run its halves, down to the window that is to blame."""
+        try:
+            self._run_batch(work, batch)
+        except (torch.OutOfMemoryError, torch.AcceleratorError):
+            raise
+        except (RuntimeError, ValueError, IndexError) as error:
+            if len(batch.windows) == 1:
+                work.failures[int(batch.windows[0])] = f"{type(error).__name__}: {error}".splitlines()[0]
+                return
+            middle = len(batch.windows) // 2
+            for part in (batch.windows[:middle], batch.windows[middle:]):
+                self._run_or_narrow(work, build_batch(work.table, part))
+
+    def _run_batch(self, work: _Work, batch: PackedBatch) -> None:
+        started = time.perf_counter()
+        layout = PackedLayout.from_lengths(batch.lengths.tolist(), self.device)
+        ids = self._to_device(batch.ids)
+        hidden = self.encoder.encode(ids, self._to_device(batch.positions), torch.zeros_like(ids), layout)
+        kept = DeviceBatch(self._to_device(batch.kept), self._to_device(batch.kept_lengths), layout.cu_seqlens)
+        reduced = {name: value.cpu().numpy() for name, value in self.head.reduce(hidden, kept).items()}
+        _store(work, batch, reduced, self.head.per_token)
+        work.facts.forward_s += time.perf_counter() - started
+        work.facts.n_batches += 1
+        work.facts.n_tokens_computed += batch.n_tokens
+
+    def _to_device(self, array: Long) -> Tensor:
+        tensor = torch.from_numpy(array)
+        if self.device.type != "cuda":
+            return tensor
+        return tensor.pin_memory().to(self.device, non_blocking=True)
+
+
+def _prefetch(work: _Work, batches: list[Long], thread: ThreadPoolExecutor) -> Iterator[PackedBatch]:
+    """Flat arrays of the next batches are built on a thread while the present one runs."""
+    queue: deque[Future[PackedBatch]] = deque()
+    for windows in batches:
+        queue.append(thread.submit(build_batch, work.table, windows))
+        if len(queue) > N_BATCHES_AHEAD:
+            yield _wait_for(queue.popleft(), work.facts)
+    while queue:
+        yield _wait_for(queue.popleft(), work.facts)
+
+
+def _wait_for(future: Future[PackedBatch], facts: RunFacts) -> PackedBatch:
+    started = time.perf_counter()
+    batch = future.result()
+    facts.wait_s += time.perf_counter() - started
+    return batch
+
+
+def _store(work: _Work, batch: PackedBatch, reduced: Mapping[str, NDArray[np.generic]], per_token: bool) -> None:
+    table = work.table
+    if per_token:
+        places = ragged_arange(table.kept_splits[:-1][batch.windows], batch.kept_lengths)
+        n_places = int(table.kept_splits[-1])
+    else:
+        places, n_places = batch.windows, len(table)
+    for name, value in reduced.items():
+        if len(value) != len(places):
+            raise TypeError(f"head returned {len(value)} rows of {name!r} for {len(places)} places")
+        if name not in work.values:
+            work.values[name] = np.zeros((n_places, *value.shape[1:]), dtype=value.dtype)
+        work.values[name][places] = value
+
+
+def _spread(work: _Work, inverse: Long, per_token: bool) -> RunResult:
+    """From distinct windows back to all windows."""
+    index = inverse
+    if per_token:
+        starts = work.table.kept_splits
+        index = ragged_arange(starts[:-1][inverse], np.diff(starts)[inverse])
+    values = {name: value[index] for name, value in work.values.items()}
+    failures = {window: work.failures[int(kind)] for window, kind in enumerate(inverse) if int(kind) in work.failures}
+    return RunResult(values, failures, work.facts)

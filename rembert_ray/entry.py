@@ -1,0 +1,30 @@
+"""What a file in `jobs/` runs: a manifest of its own, or the one that is named.
+
+python jobs/tag.py                                          the manifest manifests/tag.yaml, on the embedded demo
+python jobs/tag.py --manifest s3://bucket/tag.yaml          any manifest of the same task
+python jobs/tag.py --set output.path=/data/out --set sharding.rows=5000
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from rembert_ray.errors import RembertRayError
+from rembert_ray.job import run
+
+
+def main(job_file: str) -> None:
+    """Run the job of `jobs/<task>.py` with the process's arguments, and exit with its code."""
+    job = Path(job_file).resolve()
+    own = job.parent.parent / "manifests" / f"{job.stem}.yaml"
+    parser = argparse.ArgumentParser(description=f"Runs the task {job.stem}.")
+    parser.add_argument("--manifest", default=str(own), help="path or URL of a manifest (default: %(default)s)")
+    parser.add_argument("--set", action="append", default=[], metavar="a.b=c", help="override a key of the manifest")
+    arguments = parser.parse_args()
+    try:
+        sys.exit(run(arguments.manifest, (f"task={job.stem}", *arguments.set)))
+    except RembertRayError as error:
+        sys.stderr.writelines(f"error: {line}\n" for line in error.lines)
+        sys.exit(error.exit_code)

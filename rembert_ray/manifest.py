@@ -1,0 +1,321 @@
+"""The manifest: what a person may write, checked whole before anything starts.
+
+One YAML file describes one job. Every fault is reported at once, with file, line and column; an unknown key
+names the nearest known one. This file checks form and turns relative paths into absolute ones; it must not
+look at the model, the data or the output, and imports neither torch nor ray. What `head` may contain is the
+business of the task: see `schema_faults`.
+"""
+
+from __future__ import annotations
+
+import json
+import os.path
+import posixpath
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from rembert_ray.errors import Fault, UnusableError, nearest
+from rembert_ray.manifest_source import KeyPath, Source, apply_override, parse_yaml
+from rembert_ray.schema_faults import faults_from
+from rembert_ray.storage.filesystem import explain, retry_transient, storage_errors
+from rembert_ray.storage.location import locate, read_bytes
+
+MAX_MANIFEST_BYTES = 1024 * 1024
+MAX_SHARD_ROWS = 2**31 - 1
+MAX_SHARD_BYTES = 4 * 1024**3
+
+_BYTE_UNITS = {"b": 1} | {
+    name: base**power
+    for power, letter in enumerate("kmgt", start=1)
+    for name, base in ((f"{letter}b", 1000), (f"{letter}ib", 1024))
+}
+_BYTES = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]+)\s*")
+
+
+def _empty_section_as_default(value: object) -> object:
+    # A section whose keys are all commented out reads as null; people mean the defaults.
+    return {} if value is None else value
+
+
+def _byte_count(value: object) -> object:
+    """`"64 MiB"` -> 67108864; numbers pass through to pydantic's own check."""
+    if not isinstance(value, str):
+        return value
+    match = _BYTES.fullmatch(value)
+    if match is None or match[2].lower() not in _BYTE_UNITS:
+        raise PydanticCustomError(
+            "bytes", "expected a size such as 64 MiB or a number of bytes, got {got}", {"got": repr(value)}
+        )
+    return round(float(match[1]) * _BYTE_UNITS[match[2].lower()])
+
+
+def _auto_or(check: Callable[[int | float], bool], wanted: str) -> Callable[[object], object]:
+    """A check for `auto` or a number that passes `check`; one message instead of one per union member."""
+
+    def validate(value: object) -> object:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value == "auto" or (is_number and check(value)):  # type: ignore[arg-type]
+            return value
+        message = "expected auto or {wanted}, got {got}"
+        raise PydanticCustomError("auto", message, {"wanted": wanted, "got": repr(value)})
+
+    return validate
+
+
+def _is_count(value: int | float) -> bool:
+    return isinstance(value, int) and value > 0
+
+
+AutoCount = Annotated[int | Literal["auto"], BeforeValidator(_auto_or(_is_count, "a whole number above 0"))]
+
+
+def _gpu_share(value: object) -> object:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    # Ray takes a share of one GPU, or whole ones.
+    if is_number and (0 <= value < 1 or (value >= 1 and value == int(value))):  # type: ignore[operator, call-overload]
+        return float(value)  # type: ignore[arg-type]
+    wanted = "0, a share of one GPU such as 0.5, or a whole number"
+    raise PydanticCustomError("gpus", "expected {wanted}, got {got}", {"wanted": wanted, "got": repr(value)})
+
+
+Gpus = Annotated[float, BeforeValidator(_gpu_share)]
+AutoCpus = Annotated[float | Literal["auto"], BeforeValidator(_auto_or(lambda value: value > 0, "a number above 0"))]
+Text = Annotated[str, Field(min_length=1)]
+
+
+class Section(BaseModel):
+    """What all sections share: no unknown keys, no change after loading, no silent conversion of types."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Input(Section):
+    """What is read."""
+
+    path: Text = Field(description="file, folder, glob or Hive-partitioned folder; local or URL")
+    columns: dict[str, Text] = Field(
+        default={}, description="what the task needs -> column of the corpus; default: the same name"
+    )
+    keep: tuple[Text, ...] = Field(
+        default=(), strict=False, description="columns or Hive partition keys copied to the output"
+    )
+
+    @model_validator(mode="after")
+    def _check_keep(self) -> Input:
+        repeated = sorted({name for name in self.keep if self.keep.count(name) > 1})
+        if repeated:
+            raise PydanticCustomError(
+                "keep", "input.keep names a column twice: {names}", {"names": ", ".join(repeated)}
+            )
+        return self
+
+
+class Output(Section):
+    """Where the result goes."""
+
+    path: Text = Field(description="folder or prefix; local or URL")
+
+
+class TextOptions(Section):
+    """How long documents become windows."""
+
+    max_tokens: int | None = Field(
+        default=None,
+        gt=0,
+        description="window size in tokens, special tokens included; null: what the model's positions allow",
+    )
+    overlap: int = Field(default=64, ge=0, description="tokens shared by neighbouring windows")
+
+    @model_validator(mode="after")
+    def _check_overlap(self) -> TextOptions:
+        if self.max_tokens is not None and self.overlap >= self.max_tokens:
+            message = "text.overlap ({overlap}) must be smaller than text.max_tokens ({max_tokens})"
+            raise PydanticCustomError("overlap", message, {"overlap": self.overlap, "max_tokens": self.max_tokens})
+        return self
+
+
+class Sharding(Section):
+    """How large a shard may be; whichever limit is met first counts."""
+
+    rows: int = Field(default=10_000, gt=0, le=MAX_SHARD_ROWS, description="at most so many rows")
+    bytes: Annotated[int, BeforeValidator(_byte_count)] = Field(
+        default=64 * 1024**2,
+        gt=0,
+        le=MAX_SHARD_BYTES,
+        description="at most so much decoded text and kept columns",
+    )
+
+
+class Resources(Section):
+    """What the job takes of the cluster. Nothing here changes a result."""
+
+    actors: AutoCount = Field(default="auto", description="infer actors, one model each")
+    # Not `auto`: what a job computes, and in which precision, must not depend on the cluster that it meets.
+    gpus_per_actor: Gpus = Field(default=0.0, description="0: run on CPU; 1: a GPU for each actor; 0.5: half of one")
+    cpus_per_actor: AutoCpus = "auto"
+    encoders: AutoCount = Field(default="auto", description="CPU workers that read and tokenize")
+    batch_tokens: AutoCount = Field(default="auto", description="token budget of one forward pass")
+
+
+class Limits(Section):
+    """When the job gives up."""
+
+    errors: float = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        description="share of rows with an error above which the run ends with exit code 3",
+    )
+    stall_s: float = Field(default=900.0, gt=0, description="seconds without a finished shard after which the run ends")
+    attempts: int = Field(default=3, ge=1, le=100, description="attempts per shard")
+
+
+def _section(default: type[Section]) -> Any:
+    return Field(default_factory=default)
+
+
+def _check_finite(head: dict[str, Any]) -> dict[str, Any]:
+    """Parameters are recorded as JSON, which has neither NaN nor infinity."""
+    try:
+        json.dumps(head, allow_nan=False)
+    except ValueError as error:
+        raise PydanticCustomError("finite", "numbers must be finite (no .nan, no .inf)") from error
+    return head
+
+
+EmptyAsDefault = BeforeValidator(_empty_section_as_default)
+
+
+class Manifest(Section):
+    """One job, as written. Load it with `load_manifest`; `where` says where each key was written."""
+
+    task: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")] = Field(description="name of a file in rembert_ray/tasks")
+    model: Text = Field(description="folder or URL of the model")
+    input: Annotated[Input, EmptyAsDefault]
+    output: Annotated[Output, EmptyAsDefault]
+    head: Annotated[dict[str, Any], EmptyAsDefault, AfterValidator(_check_finite)] = Field(
+        default={}, description="parameters of the task"
+    )
+    text: Annotated[TextOptions, EmptyAsDefault] = _section(TextOptions)
+    sharding: Annotated[Sharding, EmptyAsDefault] = _section(Sharding)
+    resources: Annotated[Resources, EmptyAsDefault] = _section(Resources)
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    limits: Annotated[Limits, EmptyAsDefault] = _section(Limits)
+
+    _source: Source = PrivateAttr(default_factory=lambda: Source("manifest"))
+
+    def where(self, key: str | KeyPath) -> str:
+        """`tag.yaml:12:3 head.top_k` for `head.top_k` or its path: the `where` of a `Fault` about it."""
+        return self._source.where(tuple(key.split(".")) if isinstance(key, str) else key)
+
+
+def load_manifest(path_or_url: str, overrides: Sequence[str] = ()) -> Manifest:
+    """Read, check and resolve a manifest.
+
+    `overrides` are the `a.b=c` of `--set`, in order; `c` is YAML. Relative paths of the file count from the
+    file's folder (also when that is a URL), those of `overrides` from the current folder; `~` is the home
+    folder.
+
+    Raises `UnusableError` with every fault of the file and the overrides at once, `StorageError` when a
+    remote store does not answer.
+    """
+    source = parse_yaml(_read_text(path_or_url), path_or_url)
+    if isinstance(source.values, dict):
+        for argument in overrides:
+            apply_override(source, argument)
+        _resolve_paths(source, _folder_of(path_or_url))
+    elif not source.faults:
+        is_empty = source.values is None
+        what = "the manifest is empty" if is_empty else "a manifest is a mapping of keys to values"
+        source.faults.append(Fault(path_or_url, what, "start with `task: tag`, `model: ...`, `input:`, `output:`"))
+    faults = list(source.faults)
+    if isinstance(source.values, dict):
+        try:
+            manifest = Manifest.model_validate(source.values)
+        except ValidationError as error:
+            faults += faults_from(error, Manifest, source.where, source.is_refused)
+    if faults:
+        raise UnusableError(faults)
+    source.values = None
+    manifest._source = source
+    return manifest
+
+
+def _read_text(path_or_url: str) -> str:
+    location = locate(path_or_url)
+    try:
+        n_bytes = retry_transient(lambda: location.filesystem.size(location.path), f"looking at {location}")
+        if n_bytes is not None and n_bytes > MAX_MANIFEST_BYTES:
+            what = f"{n_bytes:,} bytes, more than a manifest may have ({MAX_MANIFEST_BYTES:,})"
+            raise UnusableError(Fault(path_or_url, what, "is this the right file?"))
+        data = read_bytes(location)
+    except IsADirectoryError as error:
+        raise UnusableError(Fault(path_or_url, "a folder, not a manifest", "name the YAML file")) from error
+    except FileNotFoundError as error:
+        fix = "check the spelling of the path"
+        if location.is_local and Path(location.path).parent.is_dir():
+            names = [path.name for path in Path(location.path).parent.glob("*.y*ml")]
+            fix = nearest(location.name, names) if names else "its folder holds no YAML file"
+        raise UnusableError(Fault(path_or_url, "no such manifest", fix)) from error
+    except storage_errors() as error:
+        raise UnusableError(explain(path_or_url, error)) from error
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        what = f"not UTF-8 text: byte {error.start} is 0x{data[error.start]:02x}"
+        raise UnusableError(Fault(path_or_url, what, "save the file as UTF-8")) from error
+
+
+def _folder_of(path_or_url: str) -> str:
+    return locate(path_or_url).parent.url
+
+
+def _resolve_paths(source: Source, folder: str) -> None:
+    """Make the paths of `source` absolute, in place; what is no text is left to the schema check."""
+    for path in (("model",), ("input", "path"), ("output", "path")):
+        section = source.values
+        for part in path[:-1]:
+            section = section.get(part) if isinstance(section, dict) else None
+        value = section.get(path[-1]) if isinstance(section, dict) else None
+        if isinstance(section, dict) and isinstance(value, str) and value:
+            base = str(Path.cwd()) if source.is_overridden(path) else folder
+            try:
+                section[path[-1]] = resolve_path(value, base)
+            except ValueError as error:
+                source.faults.append(Fault(source.where(path), str(error), "give a full path or URL"))
+
+
+def resolve_path(path: str, folder: str) -> str:
+    """`path` seen from `folder` (a local folder or a URL): absolute paths and URLs stay, `~` is expanded.
+
+    Raises ValueError when a relative path climbs out of the bucket of `folder`, or names an unknown user's
+    home folder.
+    """
+    if "://" in path:
+        return path
+    try:
+        expanded = Path(path).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{path!r}: {error}") from error
+    if expanded.is_absolute() or "://" not in folder:
+        return os.path.normpath(Path(folder) / expanded)
+    scheme, rest = folder.split("://", 1)
+    bucket, _, prefix = rest.partition("/")
+    joined = posixpath.normpath(posixpath.join(prefix, path))
+    if joined == ".." or joined.startswith("../"):
+        raise ValueError(f"{path!r} leads out of {scheme}://{bucket}")
+    return f"{scheme}://{bucket}" + ("" if joined == "." else f"/{joined}")

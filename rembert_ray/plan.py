@@ -1,0 +1,189 @@
+"""The plan: the frozen list of shards, made once from Parquet footers and stored beside the output.
+
+A plan depends on the input files and the fingerprint and nothing else: not on the cluster, not on the time. It is
+stored as `<output>/_rembert_ray/plan.parquet`, created once and never replaced. What is stored rules: on resume
+the input is only compared with it, never cut again. This file reads no data pages, and must not import torch or
+ray.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rembert_ray.errors import Fault, UnusableError
+from rembert_ray.fingerprint import Fingerprint, difference, show_value
+from rembert_ray.footers import ColumnCheck, FooterSummary, InputNeeds, scan_footers
+from rembert_ray.plan_table import FILES_SCHEMA, SHARDS_SCHEMA, FileState, Plan, Shard
+from rembert_ray.sharding import cut_row_groups
+from rembert_ray.storage.filesystem import explain, storage_errors
+from rembert_ray.storage.listing import FileInfo
+from rembert_ray.storage.location import Location, read_bytes
+from rembert_ray.storage.put import put_new
+
+__all__ = [
+    "InputNeeds",
+    "Plan",
+    "Shard",
+    "describe",
+    "format_bytes",
+    "freeze_plan",
+    "load_plan",
+    "make_plan",
+    "resume_plan",
+]
+
+PLAN_PATH = ("_rembert_ray", "plan.parquet")
+MAX_CHANGES = 20
+
+
+def make_plan(
+    files: Sequence[FileInfo],
+    root: Location,
+    needs: InputNeeds,
+    fingerprint: Fingerprint,
+    record: Mapping[str, Any] | None = None,
+) -> Plan:
+    """Cut the files into shards.
+
+    `files` and `root` are what `expand_input` and `input_root` give for `input.path`. Footers are read in parallel,
+    and the result depends on their content only. Raises `UnusableError` with the faults of all files at once (at
+    most 20 and a count), also for a corpus without any row; `StorageError` when the store does not answer.
+    """
+    check = ColumnCheck(needs)
+    lines: dict[str, list[Any]] = {name: [] for name in SHARDS_SCHEMA.names if name != "shard"}
+    rows: list[dict[str, Any]] = []
+    for index, summary in enumerate(scan_footers(files, root, needs)):
+        if isinstance(summary, Fault):
+            check.add_fault(summary)
+            continue
+        check.add(summary)
+        rows.append(_file_row(summary, needs))
+        limits = {"max_rows": needs.max_rows, "max_bytes": needs.max_bytes}
+        for cut in cut_row_groups(summary.group_rows, summary.group_bytes, **limits):
+            lines["file"].append(index)
+            lines["row_start"].append(cut.row_start)
+            lines["n_rows"].append(cut.n_rows)
+            lines["bytes"].append(cut.n_bytes)
+    faults = check.faults()
+    if not faults and not lines["file"]:
+        what = f"the input is empty: {len(files):,} file(s) without a row"
+        faults = [Fault(needs.where("input.path"), what, "check input.path")]
+    if faults:
+        raise UnusableError(faults)
+    lines["shard"] = list(range(len(lines["file"])))
+    shards = pa.table(lines, schema=SHARDS_SCHEMA)
+    table = pa.Table.from_pylist(rows, schema=FILES_SCHEMA)
+    return Plan.build(shards, table, check.schema(), fingerprint, dict(record or {}))
+
+
+def load_plan(output: Location) -> Plan | None:
+    """The plan stored at an output, None when there is none.
+
+    Raises `UnusableError` when it cannot be read, `StorageError` when the store does not answer.
+    """
+    location = output.child(*PLAN_PATH)
+    try:
+        data = read_bytes(location)
+    except FileNotFoundError:
+        return None
+    except storage_errors() as error:
+        raise UnusableError(explain(str(location), error)) from error
+    return Plan.from_bytes(data, str(location))
+
+
+def resume_plan(output: Location, fingerprint: Fingerprint, files: Sequence[FileInfo]) -> Plan | None:
+    """The plan stored at an output, checked against today's fingerprint and listing; None when there is none.
+
+    No footer is read. Raises `UnusableError` with every change, stored and new side by side, and like `load_plan`.
+    """
+    stored = load_plan(output)
+    if stored is not None:
+        states = {str(file.location): (file.size_bytes, file.version) for file in files}
+        _refuse_changes(output, stored, fingerprint, states)
+    return stored
+
+
+def freeze_plan(output: Location, plan: Plan) -> Plan:
+    """Store the plan, create-only; the plan that rules from now on.
+
+    That is the stored one when there is one already (from an earlier run, or from another one that was faster):
+    its shards count, as long as fingerprint and input files are the same. Raises `UnusableError` when they are
+    not, like `resume_plan`; `StorageError` when the store does not answer.
+    """
+    if load_plan(output) is None and put_new(output.child(*PLAN_PATH), plan.to_bytes()):
+        return plan
+    stored = load_plan(output)
+    if stored is None:
+        what = "the plan exists when it is written, but is not there when it is read"
+        raise UnusableError(Fault(str(output.child(*PLAN_PATH)), what, "check the permission to read"))
+    _refuse_changes(output, stored, plan.fingerprint, plan.file_states())
+    return stored
+
+
+def _refuse_changes(output: Location, stored: Plan, fingerprint: Fingerprint, files: Mapping[str, FileState]) -> None:
+    found = [
+        Fault(item.key, f"{show_value(item.old)} -> {show_value(item.new)}")
+        for item in difference(stored.fingerprint, fingerprint)
+    ]
+    before = stored.file_states()
+    for url in sorted(before.keys() | files.keys()):
+        if before.get(url) != files.get(url):
+            what = f"{_show_file(before.get(url))} -> {_show_file(files.get(url))}"
+            found.append(Fault(f"input file {url}", what))
+    if not found:
+        return
+    what = f"holds results of another plan; {len(found):,} change(s), stored -> now"
+    faults = [Fault(str(output), what, "choose a new output.path, or restore what changed"), *found[:MAX_CHANGES]]
+    if len(found) > MAX_CHANGES:
+        faults.append(Fault(str(output), f"and {len(found) - MAX_CHANGES:,} more changes"))
+    raise UnusableError(faults)
+
+
+def describe(plan: Plan) -> str:
+    """A few lines for the terminal."""
+    n_rows = plan.shards["n_rows"]
+    largest_bytes = pc.max(plan.shards["bytes"]).as_py()
+    size_bytes = pc.sum(plan.files["size_bytes"]).as_py()
+    median = int(np.median(n_rows.to_numpy()))
+    kept = ", ".join(f"{column.name} ({column.type})" for column in plan.schema) or "none"
+    return "\n".join(
+        [
+            f"plan        {plan.plan_id[:12]}: {plan.n_rows:,} rows in {plan.n_shards:,} shards",
+            f"input       {plan.files.num_rows:,} files, {format_bytes(size_bytes)}",
+            f"shards      {pc.min(n_rows).as_py():,} to {pc.max(n_rows).as_py():,} rows, median {median:,}; "
+            f"at most {format_bytes(largest_bytes)} of text and kept columns",
+            f"kept        {kept}",
+            f"fingerprint {plan.fingerprint.digest}",
+        ]
+    )
+
+
+def format_bytes(n_bytes: int) -> str:
+    """`1536` -> `1.5 KiB`."""
+    size = float(n_bytes)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{n_bytes} B" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"
+
+
+def _file_row(summary: FooterSummary, needs: InputNeeds) -> dict[str, Any]:
+    """One line of `files`. Its partition map holds the kept columns that the file itself does not have."""
+    constants = [name for name in needs.keep if name not in summary.fields and name in summary.partition]
+    return {
+        "url": str(summary.file.location),
+        "size_bytes": summary.file.size_bytes,
+        "version": summary.file.version,
+        "file_rows": sum(summary.group_rows),
+        "partition": [(name, summary.partition[name]) for name in constants],
+    }
+
+
+def _show_file(state: tuple[int, str] | None) -> str:
+    return "(not there)" if state is None else f"{state[0]:,} bytes, version {state[1]}"

@@ -1,0 +1,1 @@
+"""What the operator sees: progress while the job runs, the summary when it ends."""

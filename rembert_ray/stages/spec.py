@@ -1,0 +1,50 @@
+"""What every stage of a job knows: one frozen, picklable object that the driver makes before Ray starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from rembert_ray.models.config import RemBertConfig
+from rembert_ray.storage.location import Location
+from rembert_ray.tasks.base import Task, output_schema
+
+TEXT = "text"
+
+
+@dataclass(frozen=True)
+class JobSpec:
+    """A job as the stages see it.
+
+    columns: the word that the task uses for a column -> its name in the corpus.
+    kept: the columns that are copied, with their types.
+    capacity: tokens of text in a window, special tokens not counted; overlap: tokens that neighbours share.
+    precision: `float32`, `bfloat16` or `float16`; `auto` is decided before.
+    runs_on_gpu: whether infer actors use CUDA; not left to what a machine happens to have.
+    batch_tokens: token budget of a forward pass; None for the device's default.
+    n_threads: threads of one infer actor on CPU; None leaves torch's own choice.
+    footer: further values for the footer of every object.
+    """
+
+    task: Task
+    config: RemBertConfig
+    model: Location
+    output: Location
+    columns: dict[str, str]
+    kept: pa.Schema
+    capacity: int
+    overlap: int
+    fingerprint: str
+    plan_id: str
+    run_id: str
+    precision: str
+    runs_on_gpu: bool = False
+    batch_tokens: int | None = None
+    n_threads: int | None = None
+    footer: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The output's schema: the same for every object of the job."""
+        return output_schema(self.task, self.config, self.kept)

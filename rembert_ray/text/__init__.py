@@ -1,0 +1,1 @@
+"""Arithmetic between texts, tokens and characters: numpy only, with neither vocabulary nor model."""

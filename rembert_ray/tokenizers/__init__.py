@@ -1,0 +1,1 @@
+"""Tokenizers: text in, flat token ids out. They import neither torch nor ray, and never pad."""

@@ -1,0 +1,155 @@
+"""Strict loading: what is missing, unknown or misshapen is said, all of it at once."""
+
+from __future__ import annotations
+
+import json
+import struct
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from rembert_ray.errors import UnusableError
+from rembert_ray.models.config import RemBertConfig
+from rembert_ray.models.inventory import match, read_inventory
+from rembert_ray.models.rembert import RemBertForTokenClassification, RemBertModel
+from rembert_ray.storage.location import locate
+
+TINY = {
+    "vocab_size": 30,
+    "hidden_size": 16,
+    "num_attention_heads": 2,
+    "num_hidden_layers": 2,
+    "input_embedding_size": 8,
+    "intermediate_size": 24,
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    torch.manual_seed(1)
+    RemBertForTokenClassification(RemBertConfig(**TINY)).save_pretrained(str(tmp_path))
+    return tmp_path
+
+
+def rewrite(folder, change):
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors")
+
+
+def faults_of(folder, model=RemBertForTokenClassification):
+    with pytest.raises(UnusableError) as error:
+        model.from_pretrained(str(folder))
+    return [str(fault) for fault in error.value.faults]
+
+
+def test_weight_map_names_every_parameter_with_its_shape():
+    for model in (
+        RemBertForTokenClassification(RemBertConfig(**TINY)),
+        RemBertModel(RemBertConfig(**TINY)),
+        RemBertModel(RemBertConfig(**TINY), add_pooling_layer=False),
+    ):
+        found = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+        assert {weight.name: weight.shape for weight in model.weight_map()} == found
+
+
+def test_missing_unknown_and_misshapen_tensors_are_reported_together(folder):
+    def change(tensors):
+        del tensors["classifier.bias"]
+        del tensors["rembert.encoder.layer.1.attention.self.key.weight"]
+        tensors["rembert.encoder.layer.7.output.dense.bias"] = torch.zeros(16)
+        tensors["rembert.embeddings.LayerNorm.weight"] = torch.zeros(9)
+
+    rewrite(folder, change)
+    missing, unknown, wrong = faults_of(folder)
+    assert "2 missing tensors" in missing
+    assert "classifier.bias" in missing
+    assert "rembert.encoder.layer.1.attention.self.key.weight" in missing
+    assert "1 unknown tensor: rembert.encoder.layer.7.output.dense.bias" in unknown
+    assert "rembert.embeddings.LayerNorm.weight is [9], expected [8]" in wrong
+
+
+def test_base_model_reads_a_head_checkpoint_but_not_a_missing_pooler(folder):
+    base = RemBertModel.from_pretrained(str(folder), add_pooling_layer=False)
+    tagger = RemBertForTokenClassification.from_pretrained(str(folder))
+    ids = torch.arange(9)[None]
+    assert torch.equal(base(ids).last_hidden_state, tagger.rembert(ids).last_hidden_state)
+    (fault,) = faults_of(folder, RemBertModel)
+    assert "rembert.pooler.dense.weight" in fault
+
+
+def test_stored_position_ids_of_old_checkpoints_are_read_over(folder):
+    rewrite(folder, lambda tensors: tensors.update({"rembert.embeddings.position_ids": torch.arange(512)[None]}))
+    RemBertForTokenClassification.from_pretrained(str(folder))
+
+
+def test_dtype_on_load_is_what_was_asked_for(folder):
+    model = RemBertForTokenClassification.from_pretrained(str(folder), dtype=torch.bfloat16)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+
+
+def test_inventory_reads_headers_only_and_agrees_with_the_weight_map(folder):
+    model = RemBertForTokenClassification(RemBertConfig(**TINY))
+    inventory = read_inventory(locate(str(folder)))
+    names, faults = match(inventory, model.weight_map(), "here")
+    assert faults == []
+    assert {source for sources in names.values() for source in sources} == set(inventory)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("config.json", None, "no such file"),
+        ("config.json", b"{", "is not JSON"),
+        ("config.json", b"[]", "holds a list"),
+        ("config.json", b'{"model_type": "bert"}', "model_type is 'bert'"),
+        ("config.json", b'{"model_type": "rembert", "hidden_size": "x"}', "hidden_size is 'x'"),
+        ("config.json", b'{"model_type": "rembert", "num_attention_heads": 7}', "not a multiple"),
+        ("config.json", b'{"model_type": "rembert", "hidden_act": "mish"}', "'mish' is not known"),
+        ("model.safetensors", None, "holds neither model.safetensors nor"),
+        ("model.safetensors", b"", "not a readable safetensors file"),
+        ("model.safetensors", struct.pack("<Q", 1 << 40) + b"{}", "header of"),
+        ("model.safetensors", struct.pack("<Q", 2) + b"[]", "not a readable safetensors file"),
+    ],
+)
+def test_unusable_folders_say_what_is_wrong(folder, name, content, said):
+    if content is None:
+        (folder / name).unlink()
+    else:
+        (folder / name).write_bytes(content)
+    assert any(said in fault for fault in faults_of(folder))
+
+
+def test_a_file_that_is_cut_short_is_found_from_its_header(folder):
+    data = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(data[:-10])
+    assert "cut short" in faults_of(folder)[0]
+
+
+def test_an_index_that_leaves_the_folder_or_names_absent_files_is_refused(folder):
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": {"a": "../model.safetensors", "b": "gone.safetensors"}})
+    )
+    first, second = faults_of(folder)
+    assert "no plain file name" in first
+    assert "gone.safetensors, which is not there" in second
+
+
+def test_unknown_config_keys_survive_a_round_trip(tmp_path):
+    config = RemBertConfig.from_dict({"model_type": "rembert", "hidden_size": 36, "my_key": [1, 2], "num_labels": 3})
+    config.save_pretrained(str(tmp_path))
+    again = RemBertConfig.from_pretrained(str(tmp_path))
+    assert again == config
+    assert again.extra["my_key"] == [1, 2]
+    assert again.labels == ["LABEL_0", "LABEL_1", "LABEL_2"]
+
+
+def test_a_sharded_checkpoint_travels_through_any_fsspec_url(folder):
+    model = RemBertForTokenClassification.from_pretrained(str(folder))
+    model.save_pretrained("memory://models/tagger", max_shard_bytes=3_000)
+    again = RemBertForTokenClassification.from_pretrained("memory://models/tagger")
+    before, after = model.state_dict(), again.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert len({tensor.file for tensor in read_inventory(locate("memory://models/tagger")).values()}) > 2

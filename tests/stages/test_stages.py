@@ -1,0 +1,189 @@
+"""A shard from Parquet to Parquet, through the real stages with a random model: rows, errors, windows, failures."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from rembert_ray.errors import ShardError, StorageError
+from rembert_ray.plan import Shard
+from rembert_ray.stages.encode import Encode, read_texts
+from rembert_ray.stages.envelope import Envelope, run_stage, seal, unseal
+from rembert_ray.stages.infer import NOT_A_NUMBER, Infer
+from rembert_ray.stages.write import Write
+from tests.conftest import DATA, write_corpus
+from tests.stages.conftest import run_shard
+
+NAUGHTY = json.loads((DATA / "blns.json").read_text())
+
+
+def invalid_utf8(values: list[bytes | None]) -> pa.Array:
+    """A string column with bytes that are no UTF-8, as broken writers make them."""
+    binary = pa.array(values, pa.binary())
+    return pa.Array.from_buffers(pa.string(), len(binary), binary.buffers(), binary.null_count)
+
+
+def test_naughty_strings_each_have_a_defined_result(short_model_folder, spec_for, tmp_path):
+    texts = [*NAUGHTY, None, "", " ", "\n\t", "\x00", "a\x00b", "x" * 50_000, "\ufeff", "e\u0301" * 300, "👩‍👩‍👧‍👦"]
+    path = write_corpus(tmp_path / "in.parquet", texts)
+    receipt, rows = run_shard(spec_for(short_model_folder, aggregation="none", ignore_labels=[]), path)
+    assert receipt.facts["n_rows"] == rows.num_rows == len(texts)
+    assert rows["id"].to_pylist() == [f"in-{index}" for index in range(len(texts))]
+    for text, row in zip(texts, rows.to_pylist(), strict=True):
+        if text is None:
+            assert row["error"] == "text is null"
+            assert row["entities"] is None
+            assert row["n_windows"] == 0
+            continue
+        assert row["error"] is None
+        assert row["truncated"] is False
+        assert row["n_windows"] >= 1
+        assert all(text[entity["start"] : entity["end"]] == entity["word"] for entity in row["entities"])
+        assert len(row["entities"]) <= row["n_tokens"]
+    assert receipt.facts["n_errors"] == 1
+
+
+def test_invalid_utf8_is_an_error_of_its_row_only():
+    column = pa.chunked_array([invalid_utf8([b"good", b"\xed\xa0\x80lone", None, b"ab\xff", "né".encode()])])
+    texts, errors = read_texts(column)
+    assert texts == ["good", "", "", "", "né"]
+    assert errors == [
+        None,
+        "text is not valid UTF-8 at byte 0",
+        "text is null",
+        "text is not valid UTF-8 at byte 2",
+        None,
+    ]
+
+
+def test_a_shard_of_nothing_but_bad_rows_is_written(model_folder, spec_for, tmp_path):
+    path = write_corpus(tmp_path / "in.parquet", [None, None, None])
+    for options in ({"task": "tag"}, {"task": "embed"}):
+        receipt, rows = run_shard(spec_for(model_folder, **options), path)
+        assert rows["error"].to_pylist() == ["text is null"] * 3
+        assert receipt.facts["n_errors"] == 3
+
+
+@pytest.mark.parametrize("task", ["tag", "embed"])
+def test_rows_do_not_depend_on_their_neighbours_or_the_budget(short_model_folder, spec_for, tmp_path, task):
+    texts = [text for text in NAUGHTY if text][:60] + ["in the sky up above " * 30, "short"]
+    path = write_corpus(tmp_path / "in.parquet", texts)
+    spec = spec_for(short_model_folder, task=task)
+    _, whole = run_shard(spec, path)
+    small = Infer(spec)
+    small.runner.batch_tokens = 30
+    pieces = []
+    for start in range(0, len(texts), 7):
+        part = spec_for(short_model_folder, task=task)
+        (tmp_path / f"piece{start}").mkdir()
+        stages = (Encode(part), small, Write(part))
+        pieces.append(run_shard(part, path, min(7, len(texts) - start), start, stages)[1])
+    pieces = pa.concat_tables(pieces)
+    assert pieces.drop_columns([pieces.column_names[1]]).equals(whole.drop_columns([whole.column_names[1]]))
+    if task == "tag":
+        for ours, theirs in zip(pieces["entities"].to_pylist(), whole["entities"].to_pylist(), strict=True):
+            assert [(e["entity_group"], e["start"], e["end"]) for e in ours] == [
+                (e["entity_group"], e["start"], e["end"]) for e in theirs
+            ]
+    else:
+        np.testing.assert_allclose(
+            np.array(pieces["embedding"].to_pylist()), np.array(whole["embedding"].to_pylist()), atol=1e-5
+        )
+
+
+def test_the_object_says_what_it_is(model_folder, spec_for, tmp_path):
+    path = write_corpus(tmp_path / "in.parquet", ["one", "two", "three"])
+    spec = spec_for(model_folder)
+    receipt, rows = run_shard(spec, path, n_rows=2, row_start=1)
+    assert rows.schema.remove_metadata().equals(spec.schema)
+    footer = pq.read_metadata(spec.output.child(receipt.facts["object"]).path).metadata
+    values = {key.decode(): value.decode() for key, value in footer.items()}
+    assert values["rembert_ray.source"] == str(path)
+    assert (values["rembert_ray.row_start"], values["rembert_ray.n_rows"]) == ("1", "2")
+    assert values["rembert_ray.fingerprint"] == "abc123"
+    assert float(values["rembert_ray.infer_s"]) >= 0
+    assert {"rembert_ray.version_torch", "rembert_ray.n_tokens", "rembert_ray.attempt"} <= values.keys()
+
+
+def test_fewer_rows_than_planned_are_never_committed(model_folder, spec_for, tmp_path):
+    path = write_corpus(tmp_path / "in.parquet", ["one", "two", "three"])
+    spec = spec_for(model_folder)
+    receipt, _ = run_shard(spec, path, n_rows=5)
+    assert "3 rows" in receipt.failure or "planned 5" in receipt.failure
+    encoded = Encode(spec)(seal([Envelope(Shard(0, str(path), 0, 3, {}, "plan"))]))
+    (envelope,) = unseal(Infer(spec)(encoded))
+    envelope.table = envelope.table.slice(0, 2)
+    (receipt,) = unseal(Write(spec)(seal([envelope])))
+    assert "2 rows instead of 3" in receipt.failure
+    assert not spec.output.filesystem.exists(spec.output.path)
+
+
+def test_a_corrupt_page_fails_its_shard_and_names_the_file(model_folder, spec_for, tmp_path):
+    path = write_corpus(tmp_path / "in.parquet", ["some words here"] * 500, write_page_checksum=True)
+    data = bytearray(path.read_bytes())
+    data[60] ^= 0xFF
+    path.write_bytes(data)
+    receipt, rows = run_shard(spec_for(model_folder), path)
+    assert rows is None
+    assert str(path) in receipt.failure
+
+
+def test_values_that_are_not_numbers_become_row_errors(model_folder, spec_for, tmp_path):
+    path = write_corpus(tmp_path / "in.parquet", ["in the sky", "poison up above", "", "here"])
+    spec = spec_for(model_folder, task="embed")
+    encode, infer = Encode(spec), Infer(spec)
+    (poison,) = encode.tokenizer.encode_batch(["poison"], add_special_tokens=False).ids[-1:]
+    whole = infer.runner.encoder
+
+    class Overflowing:
+        def encode(self, ids, *arguments):
+            hidden = whole.encode(ids, *arguments)
+            return torch.where((ids == int(poison))[:, None], torch.nan, hidden)
+
+    infer.runner.encoder = Overflowing()
+    _, rows = run_shard(spec, path, stages=(encode, infer, Write(spec)))
+    assert rows["error"].to_pylist() == [None, NOT_A_NUMBER, None, None]
+    assert [vector is None for vector in rows["embedding"].to_pylist()] == [False, True, False, False]
+
+
+def test_equal_texts_are_computed_once(model_folder, spec_for, tmp_path):
+    path = write_corpus(tmp_path / "in.parquet", ["the same words"] * 40 + ["other words"])
+    receipt, rows = run_shard(spec_for(model_folder, aggregation="first", ignore_labels=[]), path)
+    assert receipt.facts["n_windows_computed"] == 2
+    assert receipt.facts["n_windows"] == 41
+    assert len({json.dumps(row) for row in rows["entities"].to_pylist()[:40]}) == 1
+
+
+def test_unexpected_errors_fail_the_shard_and_job_errors_end_the_job():
+    sealed = seal([Envelope(Shard(3, "x", 0, 1, {}, "p")), Envelope(Shard(4, "x", 1, 1, {}, "p"), failure="before")])
+
+    def broken(envelope):
+        raise KeyError("what nobody thought of")
+
+    first, second = unseal(run_stage(sealed, broken))
+    assert first.failure == "unexpected: KeyError: 'what nobody thought of'"
+    assert second.failure == "before"
+
+    def refused(envelope):
+        raise ShardError("cannot read")
+
+    assert unseal(run_stage(sealed, refused))[0].failure == "cannot read"
+
+    def gave_out(envelope):
+        raise StorageError("no store")
+
+    with pytest.raises(StorageError):
+        run_stage(sealed, gave_out)
+
+
+def test_hive_partition_values_become_columns(model_folder, spec_for, tmp_path):
+    path = write_corpus(tmp_path / "in.parquet", ["one", "two"])
+    spec = spec_for(model_folder, keep=("id", "lang"))
+    shard = Shard(0, str(path), 0, 2, {"lang": "pt-BR"}, "plan")
+    (envelope,) = unseal(Encode(spec)(seal([Envelope(shard)])))
+    assert envelope.table["lang"].to_pylist() == ["pt-BR", "pt-BR"]
