@@ -33,12 +33,14 @@ def head():
     with tempfile.TemporaryDirectory(prefix="rr-", ignore_cleanup_errors=True) as folder:
         home = Path(folder) / "home"
         home.mkdir()
-        port, dashboard = free_port(), free_port()
+        port, dashboard, agent = free_port(), free_port(), free_port()
         environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
         environment |= {"HOME": str(home), "RAY_AUTH_MODE": "disabled"}
         environment["PATH"] = f"{RAY.parent}:{environment['PATH']}"
         command = [str(RAY), "start", "--head", "--block", "--num-cpus=2", f"--port={port}"]
         command += [f"--dashboard-port={dashboard}", f"--temp-dir={folder}/ray", "--disable-usage-stats"]
+        # Jobs are started by the node's agent; its default port belongs to the other Ray of this test session.
+        command += [f"--dashboard-agent-listen-port={agent}"]
         command += ["--object-store-memory=268435456", "--include-dashboard=true"]
         node = subprocess.Popen(
             command, env=environment, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
