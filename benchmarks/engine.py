@@ -151,7 +151,7 @@ def count_padded(lengths: Long, batch_size: int, *, is_sorted: bool) -> int:
 
 def run_packed(model: RemBertModel, batch_tokens: int) -> Callable[[WindowTable], Run]:
     """What an actor of a job runs: equal windows, packing, the forward, the head, the order of the windows."""
-    runner = Runner(model, EmbedHead("mean", None), torch.device("cpu"), batch_tokens)
+    runner = Runner(model.encoder, EmbedHead("mean", None), torch.device("cpu"), batch_tokens)
 
     def prepare(table: WindowTable) -> Run:
         def run() -> Vectors:

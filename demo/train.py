@@ -29,7 +29,8 @@ import torch
 from torch import Tensor, nn
 
 from rembert_ray.models.config import RemBertConfig
-from rembert_ray.models.rembert import RemBertForTokenClassification, RemBertModel
+from rembert_ray.models.encoder import Encoder
+from rembert_ray.models.rembert import RemBertForTokenClassification
 
 FOLDER = Path(__file__).parent
 # https://universaldependencies.org/u/pos
@@ -210,7 +211,7 @@ def optimizer_for(
 
 
 def train_masked_words(
-    encoder: RemBertModel, vocabulary: sentencepiece.SentencePieceProcessor, texts: list[str], n_steps: int
+    encoder: Encoder, vocabulary: sentencepiece.SentencePieceProcessor, texts: list[str], n_steps: int
 ) -> None:
     """First phase: guess hidden pieces."""
     head = MaskedWordHead(encoder.config, encoder.embeddings.word)
@@ -295,7 +296,7 @@ def main() -> None:
     model = RemBertForTokenClassification(config)
     sentences = [sentence.text for sentence in splits["train"]]
     unlabelled = sentences + read_unlabelled(FOLDER, {sentence.language for sentence in splits["train"]})
-    train_masked_words(model.rembert, vocabulary, unlabelled, arguments.masked_steps)
+    train_masked_words(model.encoder, vocabulary, unlabelled, arguments.masked_steps)
     train_tags(model, vocabulary, splits, arguments.tag_steps)
     model.half().save_pretrained(str(arguments.output))
     accuracy = evaluate(model.float(), vocabulary, splits["heldout"])

@@ -14,7 +14,7 @@ from rembert_ray.errors import Fault, UnusableError, nearest
 from rembert_ray.fingerprint import Fingerprint, digest_model, digest_tokenizer, make_fingerprint
 from rembert_ray.footers import InputNeeds
 from rembert_ray.manifest import Manifest
-from rembert_ray.models.config import CONFIG_FILE, RemBertConfig
+from rembert_ray.models.config import CONFIG_FILE, AutoConfig, EncoderConfig
 from rembert_ray.models.inventory import match, read_inventory
 from rembert_ray.plan import Plan, make_plan, resume_plan
 from rembert_ray.schema_faults import faults_from
@@ -38,7 +38,7 @@ class CheckedJob:
 
     manifest: Manifest
     task: Task
-    config: RemBertConfig
+    config: EncoderConfig
     model: Location
     output: Location
     columns: dict[str, str]
@@ -147,8 +147,8 @@ def resolve_precision(manifest: Manifest) -> str:
     return "bfloat16" if manifest.resources.gpus_per_actor else "float32"
 
 
-def _window_tokens(manifest: Manifest, config: RemBertConfig) -> int:
-    return manifest.text.max_tokens or config.max_position_embeddings
+def _window_tokens(manifest: Manifest, config: EncoderConfig) -> int:
+    return manifest.text.max_tokens or config.max_tokens
 
 
 def _check_output(manifest: Manifest, for_writing: bool) -> Location:
@@ -167,17 +167,17 @@ def _check_output(manifest: Manifest, for_writing: bool) -> Location:
     return output
 
 
-def _check_model(manifest: Manifest, model: Location, task: Task | None, faults: _Faults) -> RemBertConfig | None:
+def _check_model(manifest: Manifest, model: Location, task: Task | None, faults: _Faults) -> EncoderConfig | None:
     config = None
     with faults:
-        config = RemBertConfig.from_pretrained(model)
+        config = AutoConfig.from_pretrained(model)
     tokenizer = None
     with faults:
         tokenizer = RemBertTokenizer.from_pretrained(model)
     with faults:
         inventory = read_inventory(model)
         if task is not None and config is not None:
-            faults.found += match(inventory, task.weights(config), str(model))[1]
+            faults.found += match(inventory, task.weights(config), config.base_model_prefix).faults(str(model))
     if config is None:
         return None
     if tokenizer is not None and len(tokenizer) > config.vocab_size:
@@ -191,17 +191,17 @@ def _check_model(manifest: Manifest, model: Location, task: Task | None, faults:
     return config
 
 
-def _check_windows(manifest: Manifest, config: RemBertConfig) -> None:
+def _check_windows(manifest: Manifest, config: EncoderConfig) -> None:
     n_tokens = _window_tokens(manifest, config)
-    if n_tokens > config.max_position_embeddings:
-        what = f"{n_tokens} is more than the model's {config.max_position_embeddings} positions"
+    if n_tokens > config.max_tokens:
+        what = f"{n_tokens} is more than the model's {config.max_tokens} positions"
         raise UnusableError(Fault(manifest.where("text.max_tokens"), what, "leave it out to use all positions"))
     if n_tokens - 2 <= manifest.text.overlap:
         what = f"{manifest.text.overlap} leaves nothing new in a window of {n_tokens} tokens, 2 of them special"
         raise UnusableError(Fault(manifest.where("text.overlap"), what, f"at most {max(n_tokens - 3, 0)}"))
 
 
-def _check_names(manifest: Manifest, task: Task, config: RemBertConfig) -> None:
+def _check_names(manifest: Manifest, task: Task, config: EncoderConfig) -> None:
     written = {*task.schema(config).names, *(field.name for field in COMMON_FIELDS)}
     taken = [name for name in manifest.input.keep if name in written]
     if taken:

@@ -51,7 +51,7 @@ def save_random_model(folder: Path, *, positions: int = 512, seed: int = 5) -> P
     )
     model = RemBertForTokenClassification(config)
     # Random layers wash tokens out; a loud classifier makes labels differ from token to token all the same.
-    torch.nn.init.normal_(model.classifier.weight, std=1.5)
+    torch.nn.init.normal_(model.head.classifier.weight, std=1.5)
     model.save_pretrained(str(folder))
     tokenizer.save_pretrained(folder)
     return folder

@@ -60,7 +60,7 @@ class PackedBatch:
     """One forward pass, flat.
 
     windows: int64 `[windows]`, indices into the shard's `WindowTable`, longest first.
-    ids, positions: int64 `[tokens]`.
+    ids: int64 `[tokens]`.
     lengths: tokens of each window.
     kept: int64 `[kept]`, flat indices of the tokens that the task reads, window after window.
     kept_lengths: int64 `[windows]`, how many of them each window has.
@@ -68,7 +68,6 @@ class PackedBatch:
 
     windows: Long
     ids: Long
-    positions: Long
     lengths: Long
     kept: Long
     kept_lengths: Long
@@ -129,7 +128,6 @@ def build_batch(table: WindowTable, windows: Long) -> PackedBatch:
     return PackedBatch(
         windows=windows,
         ids=table.ids[ragged_arange(table.starts[:-1][windows], lengths)].astype(np.int64),
-        positions=ragged_arange(np.zeros(len(windows), np.int64), lengths),
         lengths=lengths,
         kept=ragged_arange(first + table.kept_starts[windows], kept_lengths),
         kept_lengths=kept_lengths,

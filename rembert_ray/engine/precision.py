@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from rembert_ray.models.layers import PostNormLayer
+from rembert_ray.models.layers import Layer
 from rembert_ray.models.layout import Layout
 
 AUTO = "auto"
@@ -52,20 +52,22 @@ class PrepackedLinear(nn.Module):
         return cast(Tensor, op(x, residual, self.weight, self.bias, "add"))
 
 
-class PrepackedPostNormLayer(nn.Module):
-    """`PostNormLayer` with prepacked linear layers, and its residual sums inside of their products.
+class PrepackedLayer(nn.Module):
+    """`Layer` (without cross-attention) with prepacked linear layers, and its residual sums inside of their products.
 
     Equal to it up to the order of additions. Inference only.
     """
 
-    def __init__(self, layer: PostNormLayer) -> None:
+    def __init__(self, layer: Layer) -> None:
         super().__init__()
         activation = layer.feed_forward.activation
         with_gelu = isinstance(activation, nn.GELU)
-        self.n_heads = layer.attention.n_heads
+        self.n_heads, self.layer = layer.attention.n_heads, layer.attention.layer
+        self.norm_before_attention = layer.norm_before_attention
         self.qkv = PrepackedLinear(layer.attention.qkv)
         self.output = PrepackedLinear(layer.attention.output)
         self.norm_after_attention = layer.norm_after_attention
+        self.norm_before_feed_forward = layer.norm_before_feed_forward
         self.up = PrepackedLinear(layer.feed_forward.up, with_gelu=with_gelu)
         self.activation = nn.Identity() if with_gelu else activation
         self.down = PrepackedLinear(layer.feed_forward.down)
@@ -73,9 +75,11 @@ class PrepackedPostNormLayer(nn.Module):
 
     def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
         """`[..., hidden]` to `[..., hidden]`."""
-        mixed = layout.attend(self.qkv(hidden), self.n_heads, 0.0)
+        qkv = self.qkv(self.norm_before_attention(hidden))
+        mixed = layout.attend(qkv, self.n_heads, 0.0, self.layer)
         hidden = self.norm_after_attention(self.output.add(hidden, mixed))
-        return cast(Tensor, self.norm_after_feed_forward(self.down.add(hidden, self.activation(self.up(hidden)))))
+        inner = self.activation(self.up(self.norm_before_feed_forward(hidden)))
+        return cast(Tensor, self.norm_after_feed_forward(self.down.add(hidden, inner)))
 
 
 def prepack_linears(model: nn.Module) -> bool:
@@ -97,8 +101,8 @@ def _prepack_children(module: nn.Module) -> None:
     # One child at a time: a list of them would keep all replaced weights, and so double the memory.
     for name in [name for name, _ in module.named_children()]:
         child = module.get_submodule(name)
-        if isinstance(child, PostNormLayer):
-            setattr(module, name, PrepackedPostNormLayer(child))
+        if isinstance(child, Layer) and child.cross_attention is None:
+            setattr(module, name, PrepackedLayer(child))
         elif isinstance(child, nn.Linear):
             setattr(module, name, PrepackedLinear(child))
         else:

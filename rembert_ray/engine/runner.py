@@ -31,9 +31,9 @@ CUDA_BATCH_TOKENS = 2 * 16_896
 
 
 class Encoder(Protocol):
-    """What the runner asks of a model: see `RemBertModel.encode`."""
+    """What the runner asks of a model: see `models.encoder.Encoder.encode`."""
 
-    def encode(self, input_ids: Tensor, position_ids: Tensor, token_type_ids: Tensor, layout: Layout) -> Tensor:
+    def encode(self, input_ids: Tensor, token_type_ids: Tensor, layout: Layout) -> Tensor:
         """Ids in any layout to hidden states."""
         ...
 
@@ -169,7 +169,7 @@ class Runner:
         started = time.perf_counter()
         layout = PackedLayout.from_lengths(batch.lengths.tolist(), self.device)
         ids = self._to_device(batch.ids)
-        hidden = self.encoder.encode(ids, self._to_device(batch.positions), torch.zeros_like(ids), layout)
+        hidden = self.encoder.encode(ids, torch.zeros_like(ids), layout)
         kept = DeviceBatch(self._to_device(batch.kept), self._to_device(batch.kept_lengths), layout.cu_seqlens)
         reduced = {name: value.cpu().numpy() for name, value in self.head.reduce(hidden, kept).items()}
         _store(work, batch, reduced, self.head.per_token)

@@ -2,58 +2,82 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
+import inspect
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
 from rembert_ray.errors import UnusableError
-from rembert_ray.models.config import RemBertConfig
-from rembert_ray.models.inventory import INDEX_FILE, WEIGHTS_FILE, match, read_inventory
-from rembert_ray.models.weight_map import Weight
+from rembert_ray.models.config import EncoderConfig
+from rembert_ray.models.encoder import Encoder
+from rembert_ray.models.inventory import Match, match, read_inventory
+from rembert_ray.models.inventory import Tensor as StoredTensor
+from rembert_ray.models.outputs import ModelOutput
+from rembert_ray.models.weight_map import Weight, model_weights
+from rembert_ray.models.weights_file import read_tensors, write_tensors
 from rembert_ray.storage.location import Location, locate
 
 MAX_SHARD_BYTES = 5_000_000_000
 
 
 class PretrainedModel(nn.Module):
-    """Base of all models: a configuration, a map to Hugging Face's tensor names, loading and saving."""
+    """Base of all models: a configuration, an encoder, a map to Hugging Face's tensor names, loading and saving."""
 
-    head: ClassVar[str]
+    config_class: ClassVar[type[EncoderConfig]]
+    head_name: ClassVar[str]
+    head: nn.Module
 
-    def __init__(self, config: RemBertConfig) -> None:
+    def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
+        self.encoder = Encoder(config)
 
     def weight_map(self) -> list[Weight]:
         """Every parameter of this model and the checkpoint tensors that it is made of."""
-        raise TypeError(f"{type(self).__name__} has no weight map")
+        return model_weights(self.config, self.head_name, with_pooler=getattr(self, "pooler", None) is not None)
+
+    def give(self, output: ModelOutput, return_dict: bool | None) -> ModelOutput | tuple[Any, ...]:
+        """`output` as it is, or as a tuple if `return_dict` (by default the configuration's) is False."""
+        return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
 
     def initialize_weights(self) -> None:
         """Hugging Face's initialization: normal with `initializer_range`, biases 0, the padding vector 0."""
         for module in self.modules():
-            if isinstance(module, nn.Linear | nn.Embedding):
-                nn.init.normal_(module.weight, std=self.config.initializer_range)
-            if isinstance(module, nn.Linear) and module.bias is not None:
-                nn.init.zeros_(module.bias)
-            if isinstance(module, nn.Embedding) and module.padding_idx is not None:
-                with torch.no_grad():
-                    module.weight[module.padding_idx].zero_()
+            _initialize(module, self.config.initializer_range)
+        self.tie_weights()
+
+    def tie_weights(self) -> None:
+        """Give the decoder of a language modelling head the matrix of the word embeddings, if they are tied."""
+        decoder = getattr(getattr(self, "head", None), "decoder", None)
+        if self.config.tie_word_embeddings and isinstance(decoder, nn.Linear):
+            decoder.weight = self.encoder.embeddings.word.weight
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the parameters."""
+        return next(self.parameters()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    def num_parameters(self) -> int:
+        """Number of weights; tied ones count once."""
+        return sum(parameter.numel() for parameter in self.parameters())
 
     @classmethod
     def from_pretrained(
         cls,
         location: str | Location,
         *,
+        config: EncoderConfig | None = None,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
+        strict: bool = False,
         **options: Any,
     ) -> Self:
         """Load `config.json` and `model.safetensors` (or its sharded index) from a folder or fsspec URL.
@@ -62,9 +86,13 @@ class PretrainedModel(nn.Module):
 
         Args:
             location: the folder.
+            config: taken instead of the folder's `config.json`.
             dtype: type of the parameters, whatever type the file has.
             device: where the parameters go.
-            **options: further arguments of the class, such as `add_pooling_layer`.
+            strict: refuse a folder that lacks the head, too. Otherwise a head (or pooler) that is not there is
+                initialized at random, with a warning that names its tensors, as Hugging Face does for fine-tuning.
+            **options: values of the configuration (`num_labels=3`) and further arguments of the class
+                (`add_pooling_layer=False`).
 
         Returns:
             The model in evaluation mode.
@@ -73,20 +101,36 @@ class PretrainedModel(nn.Module):
             UnusableError: the folder has no model of this class; all missing, unknown and misshapen names at once.
         """
         folder = locate(location) if isinstance(location, str) else location
-        config = RemBertConfig.from_pretrained(folder)
+        of_class = {name: options.pop(name) for name in cls._options() if name in options}
+        if config is None:
+            config = cls.config_class.from_pretrained(folder, **options)
         with torch.device("meta"):
-            model = cls(config, **options)
+            model = cls(config, **of_class)
         inventory = read_inventory(folder)
-        names, faults = match(inventory, model.weight_map(), str(folder))
-        if faults:
-            raise UnusableError(faults)
+        found = match(inventory, model.weight_map(), config.base_model_prefix)
+        if found.missing or found.unknown or found.wrong or (strict and found.missing_head):
+            raise UnusableError(found.faults(str(folder)))
         model = model.to(dtype).to_empty(device=device)
-        parameters = dict(model.named_parameters())
-        with open_files(folder, {tensor.file for tensor in inventory.values()}) as files:
-            for name, sources in names.items():
-                for place, source in zip(_parts(parameters[name].data, len(sources)), sources, strict=True):
-                    place.copy_(files[inventory[source].file].get_tensor(source))
+        model.tie_weights()
+        if found.missing_head:
+            names = ", ".join(found.missing_head)
+            warnings.warn(f"{folder} lacks {names}: initialized at random, to be trained", stacklevel=2)
+        model._fill(folder, inventory, found)
         return model.eval()
+
+    @classmethod
+    def _options(cls) -> list[str]:
+        return [name for name in inspect.signature(cls.__init__).parameters if name not in ("self", "config")]
+
+    def _fill(self, folder: Location, inventory: dict[str, StoredTensor], found: Match) -> None:
+        parameters = dict(self.named_parameters())
+        places: dict[str, Tensor] = {}
+        for name, sources in found.sources.items():
+            if inventory.keys() >= set(sources):
+                places |= dict(zip(sources, _parts(parameters[name].data, len(sources)), strict=True))
+            else:
+                _initialize(self.get_submodule(name.rpartition(".")[0]), self.config.initializer_range)
+        read_tensors(folder, inventory, places)
 
     def save_pretrained(self, location: str | Location, *, max_shard_bytes: int = MAX_SHARD_BYTES) -> None:
         """Write `config.json` and `model.safetensors` in Hugging Face's names.
@@ -97,20 +141,9 @@ class PretrainedModel(nn.Module):
         """
         folder = locate(location) if isinstance(location, str) else location
         self.config.architectures = [type(self).__name__]
-        self.config.extra["dtype"] = str(next(self.parameters()).dtype).removeprefix("torch.")
+        self.config.extra["dtype"] = str(self.dtype).removeprefix("torch.")
         self.config.save_pretrained(folder)
-        shards = _in_shards(self._tensors(), max_shard_bytes)
-        if len(shards) == 1:
-            _write(folder.child(WEIGHTS_FILE), shards[0])
-            return
-        weight_map: dict[str, str] = {}
-        for index, shard in enumerate(shards, start=1):
-            file = f"model-{index:05d}-of-{len(shards):05d}.safetensors"
-            _write(folder.child(file), shard)
-            weight_map |= dict.fromkeys(shard, file)
-        total = sum(tensor.nbytes for shard in shards for tensor in shard.values())
-        text = json.dumps({"metadata": {"total_size": total}, "weight_map": weight_map}, indent=2)
-        folder.filesystem.pipe_file(folder.child(INDEX_FILE).path, text.encode())
+        write_tensors(folder, self._tensors(), max_shard_bytes)
 
     def _tensors(self) -> Iterator[tuple[str, Tensor]]:
         parameters = dict(self.named_parameters())
@@ -119,37 +152,17 @@ class PretrainedModel(nn.Module):
             yield from zip(weight.sources, parts, strict=True)
 
 
-@contextmanager
-def open_files(folder: Location, files: set[str]) -> Iterator[dict[str, Any]]:
-    """Open safetensors files for reading by tensor; remote ones by way of a temporary copy on disk."""
-    with tempfile.TemporaryDirectory(prefix="rembert-ray-") as scratch:
-        opened = {}
-        for file in sorted(files):
-            path = folder.child(file).path
-            if not folder.is_local:
-                remote, path = path, str(Path(scratch) / file)
-                folder.filesystem.get_file(remote, path)
-            opened[file] = safe_open(path, framework="pt")
-        yield opened
+def _initialize(module: nn.Module, std: float) -> None:
+    with torch.no_grad():
+        if isinstance(module, nn.Linear | nn.Embedding):
+            module.weight.normal_(std=std)
+        if isinstance(module, nn.LayerNorm):
+            module.weight.fill_(1.0)
+        if isinstance(module, nn.Linear | nn.LayerNorm):
+            module.bias.zero_()
+        if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            module.weight[module.padding_idx].zero_()
 
 
 def _parts(tensor: Tensor, n_parts: int) -> tuple[Tensor, ...]:
     return tensor.chunk(n_parts, dim=0)
-
-
-def _in_shards(tensors: Iterator[tuple[str, Tensor]], max_bytes: int) -> list[dict[str, Tensor]]:
-    shards: list[dict[str, Tensor]] = [{}]
-    filled_bytes = 0
-    for name, tensor in tensors:
-        if shards[-1] and filled_bytes + tensor.nbytes > max_bytes:
-            shards.append({})
-            filled_bytes = 0
-        shards[-1][name] = tensor
-        filled_bytes += tensor.nbytes
-    return shards
-
-
-def _write(location: Location, tensors: dict[str, Tensor]) -> None:
-    # Parts of a fused parameter share its storage, which the format refuses: give each its own.
-    own = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
-    location.filesystem.pipe_file(location.path, to_safetensors(own, metadata={"format": "pt"}))

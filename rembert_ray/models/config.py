@@ -1,4 +1,7 @@
-"""Model configurations, read from and written to Hugging Face's `config.json`. No torch: `plan` reads them too."""
+"""Model configurations, read from and written to Hugging Face's `config.json`. No torch: `plan` reads them too.
+
+What differs between the two families is data here: sizes and defaults as fields, structure as class constants.
+"""
 
 from __future__ import annotations
 
@@ -11,29 +14,48 @@ from rembert_ray.storage.location import Location, locate, read_bytes
 
 CONFIG_FILE = "config.json"
 ACTIVATIONS = ("gelu", "gelu_new", "relu", "selu", "silu")
+PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 
 
-@dataclass
-class RemBertConfig:
-    """Configuration of a RemBERT model; names and defaults are those of Hugging Face's `RemBertConfig`.
+class NumLabels:
+    """`num_labels`: the size of `id2label`; setting it to another number renames the labels LABEL_0, LABEL_1, ..."""
 
-    Chung et al. 2020, "Rethinking embedding coupling in pre-trained language models" (arXiv:2010.12821).
+    def __get__(self, config: EncoderConfig | None, owner: type) -> int | None:
+        return None if config is None else len(config.id2label)
+
+    def __set__(self, config: EncoderConfig, n_labels: int | None) -> None:
+        if n_labels is not None and n_labels != len(config.id2label):
+            config.id2label = {index: f"LABEL_{index}" for index in range(n_labels)}
+            config.label2id = {label: index for index, label in config.id2label.items()}
+
+
+@dataclass(kw_only=True)
+class EncoderConfig:
+    """What both families have; names are those of Hugging Face, absent keys take the documented defaults.
+
     Keys of a `config.json` that are not fields here are kept in `extra` and written back unchanged.
     """
 
-    model_type: ClassVar[str] = "rembert"
+    model_type: ClassVar[str]
+    base_model_prefix: ClassVar[str]
+    """First part of the names of the encoder's tensors in the checkpoint of a model with a head."""
+    norm_first: ClassVar[bool]
+    """Whether layers normalize before attention and feed-forward, with one more norm after the last layer."""
+    positions_skip_padding: ClassVar[bool]
+    """Whether positions count the ids that are not padding, from `pad_token_id + 1` on; else all tokens from 0 on."""
+    has_embedding_projection: ClassVar[bool]
+    """Whether a linear layer leads from the embeddings to the first layer."""
+    pooler_is_in_sequence_head: ClassVar[bool]
+    """Whether a sequence classifier reads the encoder's pooler, or has a dense layer of its own."""
 
-    vocab_size: int = 250300
-    hidden_size: int = 1152
-    num_hidden_layers: int = 32
-    num_attention_heads: int = 18
-    input_embedding_size: int = 256
-    output_embedding_size: int = 1664
-    intermediate_size: int = 4608
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
     hidden_act: str = "gelu"
-    hidden_dropout_prob: float = 0.0
-    attention_probs_dropout_prob: float = 0.0
-    classifier_dropout_prob: float = 0.1
+    hidden_dropout_prob: float
+    attention_probs_dropout_prob: float
     max_position_embeddings: int = 512
     type_vocab_size: int = 2
     initializer_range: float = 0.02
@@ -41,11 +63,17 @@ class RemBertConfig:
     use_cache: bool = True
     is_decoder: bool = False
     add_cross_attention: bool = False
-    pad_token_id: int = 0
-    bos_token_id: int = 312
-    eos_token_id: int = 313
+    tie_word_embeddings: bool
+    pad_token_id: int | None
+    bos_token_id: int | None
+    eos_token_id: int | list[int] | None
+    output_attentions: bool = False
+    output_hidden_states: bool = False
+    return_dict: bool = True
+    problem_type: str | None = None
     id2label: dict[int, str] = field(default_factory=lambda: {0: "LABEL_0", 1: "LABEL_1"})
     label2id: dict[str, int] = field(default_factory=dict)
+    num_labels: NumLabels = NumLabels()
     architectures: list[str] = field(default_factory=list)
     extra: dict[str, Any] = field(default_factory=dict)
 
@@ -53,21 +81,34 @@ class RemBertConfig:
         self.id2label = {int(index): str(label) for index, label in self.id2label.items()}
         if not self.label2id:
             self.label2id = {label: index for index, label in self.id2label.items()}
-
-    @property
-    def num_labels(self) -> int:
-        """Number of labels of a classification head: the size of `id2label`."""
-        return len(self.id2label)
+        if self.problem_type not in (None, *PROBLEM_TYPES):
+            raise ValueError(f"problem_type is {self.problem_type!r}, not one of {', '.join(PROBLEM_TYPES)}")
 
     @property
     def labels(self) -> list[str]:
         """Label names by id; an id without a name reads `LABEL_<id>`, as in Hugging Face."""
-        return [self.id2label.get(index, f"LABEL_{index}") for index in range(self.num_labels)]
+        return [self.id2label.get(index, f"LABEL_{index}") for index in range(len(self.id2label))]
 
     @property
-    def head_size(self) -> int:
-        """Width of one attention head."""
-        return self.hidden_size // self.num_attention_heads
+    def embedding_size(self) -> int:
+        """Width of word, segment and position vectors."""
+        return self.hidden_size
+
+    @property
+    def output_size(self) -> int:
+        """Width at which the language modelling head meets the vocabulary."""
+        return self.hidden_size
+
+    @property
+    def head_dropout_prob(self) -> float:
+        """Dropout before a classifier."""
+        return self.hidden_dropout_prob
+
+    @property
+    def max_tokens(self) -> int:
+        """Tokens of the longest sequence that has a position for each of them, special tokens included."""
+        first = self.pad_token_id + 1 if self.positions_skip_padding and self.pad_token_id is not None else 0
+        return self.max_position_embeddings - first
 
     def faults(self, where: str) -> list[Fault]:
         """Everything in this configuration that no model can be built from."""
@@ -80,39 +121,41 @@ class RemBertConfig:
         if found:
             return found
         if self.num_attention_heads < 1 or self.hidden_size % self.num_attention_heads:
-            found.append(
-                Fault(
-                    where,
-                    f"hidden_size {self.hidden_size} is not a multiple of "
-                    f"num_attention_heads {self.num_attention_heads}",
-                )
-            )
+            sizes = f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads"
+            found.append(Fault(where, f"{sizes} {self.num_attention_heads}"))
         if self.hidden_act not in ACTIVATIONS:
-            found.append(
-                Fault(where, f"hidden_act {self.hidden_act!r} is not known", "known: " + ", ".join(ACTIVATIONS))
-            )
+            known = "known: " + ", ".join(ACTIVATIONS)
+            found.append(Fault(where, f"hidden_act {self.hidden_act!r} is not known", known))
+        if self.positions_skip_padding and self.pad_token_id is None:
+            found.append(Fault(where, "pad_token_id is missing", "positions are counted from it"))
+        if self.add_cross_attention and not self.is_decoder:
+            found.append(Fault(where, "add_cross_attention without is_decoder", "set is_decoder to true"))
         return found
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Build from the mapping of a `config.json`; absent keys take the documented defaults."""
+    def from_dict(cls, values: dict[str, Any], **overrides: Any) -> Self:
+        """Build from the mapping of a `config.json`; `overrides` win over it."""
+        values = {**values, **overrides}
+        if overrides.keys() & {"id2label", "num_labels"}:
+            values["label2id"] = overrides.get("label2id")
+        if values.get("id2label") is not None and "num_labels" not in overrides:
+            values["num_labels"] = None
         known = {f.name for f in fields(cls)} - {"extra"}
+        # A null is an answer only where the documentation allows one.
         given = {key: value for key, value in values.items() if key in known and value is not None}
-        if "num_labels" in values and "id2label" not in given:
-            given["id2label"] = {index: f"LABEL_{index}" for index in range(int(values["num_labels"]))}
-        extra = {key: value for key, value in values.items() if key not in known | {"num_labels", "model_type"}}
+        given |= {key: None for key in ("pad_token_id", "bos_token_id", "eos_token_id") if values.get(key, 0) is None}
+        extra = {key: value for key, value in values.items() if key not in known | {"model_type"}}
         return cls(**given, extra=extra)
 
     def to_dict(self) -> dict[str, Any]:
         """The mapping that `config.json` holds: fields, then unknown keys as they were read."""
-        values = asdict(self)
-        extra = values.pop("extra")
+        values = {key: value for key, value in asdict(self).items() if key not in ("extra", "num_labels")}
         values["id2label"] = {str(index): label for index, label in self.id2label.items()}
-        return {"model_type": self.model_type, **values, **extra}
+        return {"model_type": self.model_type, **values, **self.extra}
 
     @classmethod
-    def from_pretrained(cls, location: str | Location) -> Self:
-        """Read `config.json` of a checkpoint folder or fsspec URL.
+    def from_pretrained(cls, location: str | Location, **overrides: Any) -> Self:
+        """Read `config.json` of a checkpoint folder or fsspec URL; `overrides` replace single values.
 
         Raises:
             UnusableError: no `config.json`, no JSON object in it, another model type, or impossible sizes.
@@ -125,7 +168,7 @@ class RemBertConfig:
                 Fault(where, f"model_type is {values.get('model_type')!r}", f"expected {cls.model_type!r}")
             )
         try:
-            config = cls.from_dict(values)
+            config = cls.from_dict(values, **overrides)
         except (TypeError, ValueError, AttributeError) as error:
             raise UnusableError(Fault(where, f"cannot be read as a {cls.__name__}: {error}")) from error
         if faults := config.faults(where):
@@ -138,6 +181,108 @@ class RemBertConfig:
         folder.filesystem.makedirs(folder.path, exist_ok=True)
         text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False, sort_keys=True) + "\n"
         folder.filesystem.pipe_file(folder.child(CONFIG_FILE).path, text.encode())
+
+
+@dataclass(kw_only=True)
+class RemBertConfig(EncoderConfig):
+    """RemBERT (Chung et al. 2020, "Rethinking embedding coupling", arXiv:2010.12821); defaults of google/rembert.
+
+    Input vectors are narrow (`input_embedding_size`) and mapped to `hidden_size`; the language modelling head meets
+    the vocabulary at `output_embedding_size`, with weights of its own.
+    """
+
+    model_type: ClassVar[str] = "rembert"
+    base_model_prefix: ClassVar[str] = "rembert"
+    norm_first: ClassVar[bool] = False
+    positions_skip_padding: ClassVar[bool] = False
+    has_embedding_projection: ClassVar[bool] = True
+    pooler_is_in_sequence_head: ClassVar[bool] = True
+
+    vocab_size: int = 250300
+    hidden_size: int = 1152
+    num_hidden_layers: int = 32
+    num_attention_heads: int = 18
+    input_embedding_size: int = 256
+    output_embedding_size: int = 1664
+    intermediate_size: int = 4608
+    hidden_dropout_prob: float = 0.0
+    attention_probs_dropout_prob: float = 0.0
+    classifier_dropout_prob: float = 0.1
+    tie_word_embeddings: bool = False
+    pad_token_id: int | None = 0
+    bos_token_id: int | None = 312
+    eos_token_id: int | list[int] | None = 313
+
+    @property
+    def embedding_size(self) -> int:
+        """See `EncoderConfig.embedding_size`."""
+        return self.input_embedding_size
+
+    @property
+    def output_size(self) -> int:
+        """See `EncoderConfig.output_size`."""
+        return self.output_embedding_size
+
+    @property
+    def head_dropout_prob(self) -> float:
+        """See `EncoderConfig.head_dropout_prob`."""
+        return self.classifier_dropout_prob
+
+
+@dataclass(kw_only=True)
+class RobertaPreLayerNormConfig(EncoderConfig):
+    """RoBERTa with the norms before attention and feed-forward (fairseq's `--encoder-normalize-before`).
+
+    Defaults of Hugging Face's `RobertaPreLayerNormConfig`; checkpoints: Wettig et al. 2022, arXiv:2202.08005.
+    """
+
+    model_type: ClassVar[str] = "roberta-prelayernorm"
+    base_model_prefix: ClassVar[str] = "roberta_prelayernorm"
+    norm_first: ClassVar[bool] = True
+    positions_skip_padding: ClassVar[bool] = True
+    has_embedding_projection: ClassVar[bool] = False
+    pooler_is_in_sequence_head: ClassVar[bool] = False
+
+    vocab_size: int = 50265
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    classifier_dropout: float | None = None
+    tie_word_embeddings: bool = True
+    pad_token_id: int | None = 1
+    bos_token_id: int | None = 0
+    eos_token_id: int | list[int] | None = 2
+
+    @property
+    def head_dropout_prob(self) -> float:
+        """See `EncoderConfig.head_dropout_prob`."""
+        return self.hidden_dropout_prob if self.classifier_dropout is None else self.classifier_dropout
+
+
+CONFIGS: dict[str, type[EncoderConfig]] = {
+    config.model_type: config for config in (RemBertConfig, RobertaPreLayerNormConfig)
+}
+
+
+class AutoConfig:
+    """Picks the configuration class by `model_type`."""
+
+    @staticmethod
+    def from_pretrained(location: str | Location, **overrides: Any) -> EncoderConfig:
+        """The configuration in a checkpoint folder or fsspec URL.
+
+        Raises:
+            UnusableError: as `EncoderConfig.from_pretrained`; a `model_type` that is not one of ours.
+        """
+        folder = locate(location) if isinstance(location, str) else location
+        model_type = read_config(folder).get("model_type")
+        if model_type not in CONFIGS:
+            where, known = str(folder.child(CONFIG_FILE)), "known: " + ", ".join(CONFIGS)
+            raise UnusableError(Fault(where, f"model_type is {model_type!r}", known))
+        return CONFIGS[model_type].from_pretrained(folder, **overrides)
 
 
 def read_config(folder: Location) -> dict[str, Any]:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from rembert_ray.errors import Fault, UnusableError
@@ -18,20 +20,23 @@ from rembert_ray.storage.location import Location, exists, read_bytes
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
+OLD_WEIGHT_FILES = (
+    *("pytorch_model.bin", "pytorch_model.bin.index.json"),
+    *("tf_model.h5", "tf_model.h5.index.json"),
+)
 DTYPES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 MAX_HEADER_BYTES = 100_000_000
-N_NAMES_SHOWN = 8
 
-PREFIX = "rembert."
 # Stored by checkpoints of transformers before 4.31 although they hold nothing that was learnt.
-IGNORED_SUFFIX = "embeddings.position_ids"
+IGNORED_NAME = "embeddings.position_ids"
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """One tensor of a checkpoint: the file that holds it, its safetensors type name and its shape."""
+    """One tensor of a checkpoint: its file, where its bytes begin there, its safetensors type name and its shape."""
 
     file: str
+    start: int
     dtype: str
     shape: tuple[int, ...]
 
@@ -51,7 +56,7 @@ def read_inventory(folder: Location) -> dict[str, Tensor]:
             Fault(
                 str(folder),
                 f"holds neither {WEIGHTS_FILE} nor {INDEX_FILE}",
-                "weights are read as safetensors only; save the model with save_pretrained(safe_serialization=True)",
+                _how_to_convert(folder),
             )
         )
     inventory: dict[str, Tensor] = {}
@@ -60,58 +65,109 @@ def read_inventory(folder: Location) -> dict[str, Tensor]:
     return inventory
 
 
-def match(
-    inventory: Mapping[str, Tensor], weights: Sequence[Weight], where: str
-) -> tuple[dict[str, tuple[str, ...]], list[Fault]]:
+def _how_to_convert(folder: Location) -> str:
+    old = [file for file in OLD_WEIGHT_FILES if exists(folder.child(file))]
+    if old:
+        return f"it holds {old[0]}: run `rembert-ray convert {folder} NEW_FOLDER` and name the new folder"
+    return "copy the whole checkpoint folder; weights are read as safetensors only"
+
+
+@dataclass(frozen=True)
+class Match:
+    """How well the tensors of a folder fit a model.
+
+    sources: for each parameter the names of its tensors in the file.
+    missing: names that the encoder needs and the folder lacks.
+    missing_head: names that the head (or pooler) needs and the folder lacks, as when a base model gets a head.
+    unknown: names that are neither the model's nor those of another head.
+    wrong: tensors of another shape or type, in words.
+    """
+
+    sources: dict[str, tuple[str, ...]]
+    missing: tuple[str, ...]
+    missing_head: tuple[str, ...]
+    unknown: tuple[str, ...]
+    wrong: tuple[str, ...]
+
+    def faults(self, where: str) -> list[Fault]:
+        """Everything that does not fit."""
+        return [
+            *_fault(
+                where,
+                "missing",
+                (*self.missing, *self.missing_head),
+                "the folder holds another head or another architecture",
+            ),
+            *_fault(where, "unknown", self.unknown, "the folder holds another architecture"),
+            *_fault(where, "wrong", self.wrong, "config.json and the weights belong to different models"),
+        ]
+
+
+def match(inventory: Mapping[str, Tensor], weights: Sequence[Weight], prefix: str) -> Match:
     """Which tensors make up which parameter, and every name or shape that is missing, unknown or wrong.
 
-    A base model may be read from the checkpoint of a head (`rembert.` before every name) and the other way round;
-    tensors of heads and of the pooler may stay unread. Everything else must fit, name by name.
-
-    Returns:
-        For each parameter the names of its tensors in the file (complete only when there are no faults), and faults.
+    A base model may be read from the checkpoint of a head (`prefix` and a dot before every name) and the other way
+    round; tensors of heads and of the pooler may stay unread. Everything else must fit, name by name.
     """
-    bare = not any(name.startswith(PREFIX) for name in inventory)
-    found: dict[str, tuple[str, ...]] = {}
-    missing: list[str] = []
-    shapes: list[str] = []
-    used: set[str] = set()
+    prefix += "."
+    bare = not any(name.startswith(prefix) for name in inventory)
+    sources = {
+        weight.name: tuple(_stored_name(source, prefix, bare) for source in weight.sources) for weight in weights
+    }
+    missing, wrong = [], []
     for weight in weights:
-        names = tuple(_stored_name(source, bare) for source in weight.sources)
-        found[weight.name] = names
-        used.update(names)
-        for name in names:
+        for name in sources[weight.name]:
             if name not in inventory:
                 missing.append(name)
             elif inventory[name].shape != weight.source_shape:
-                shapes.append(f"{name} is {list(inventory[name].shape)}, expected {list(weight.source_shape)}")
+                wrong.append(f"{name} is {list(inventory[name].shape)}, expected {list(weight.source_shape)}")
             elif inventory[name].dtype not in DTYPES:
-                shapes.append(f"{name} has type {inventory[name].dtype}, expected one of {', '.join(DTYPES)}")
-    unknown = [name for name in inventory if name not in used and not _may_stay_unread(name)]
-    return found, [
-        *_fault(where, "missing", missing, "the folder holds another head or another architecture"),
-        *_fault(where, "unknown", unknown, "the folder holds another architecture"),
-        *_fault(where, "wrong", shapes, "config.json and the weights belong to different models"),
-    ]
+                wrong.append(f"{name} has type {inventory[name].dtype}, expected one of {', '.join(DTYPES)}")
+    used = {name for names in sources.values() for name in names}
+    unknown = (name for name in inventory if name not in used and not _may_stay_unread(name, prefix))
+    return Match(
+        sources,
+        missing=tuple(name for name in missing if not _is_of_head(name, prefix)),
+        missing_head=tuple(name for name in missing if _is_of_head(name, prefix)),
+        unknown=tuple(unknown),
+        wrong=tuple(wrong),
+    )
 
 
-def _stored_name(source: str, bare: bool) -> str:
-    stem = source.removeprefix(PREFIX)
-    is_head = stem.startswith(HEAD_PREFIXES)
-    return stem if bare or is_head else PREFIX + stem
+def _stored_name(source: str, prefix: str, bare: bool) -> str:
+    stem = source.removeprefix(prefix)
+    return stem if bare or stem.startswith(HEAD_PREFIXES) else prefix + stem
 
 
-def _may_stay_unread(name: str) -> bool:
-    stem = name.removeprefix(PREFIX)
-    return stem.startswith((*HEAD_PREFIXES, "pooler.")) or stem == IGNORED_SUFFIX
+def _is_of_head(name: str, prefix: str) -> bool:
+    return name.removeprefix(prefix).startswith((*HEAD_PREFIXES, "pooler."))
+
+
+def _may_stay_unread(name: str, prefix: str) -> bool:
+    return _is_of_head(name, prefix) or name.removeprefix(prefix) == IGNORED_NAME
 
 
 def _fault(where: str, kind: str, names: Sequence[str], fix: str) -> list[Fault]:
     if not names:
         return []
-    more = f" and {len(names) - N_NAMES_SHOWN} more" if len(names) > N_NAMES_SHOWN else ""
-    shown = ", ".join(names[:N_NAMES_SHOWN])
-    return [Fault(where, f"{len(names)} {kind} tensor{'s' * (len(names) > 1)}: {shown}{more}", fix)]
+    return [Fault(where, f"{len(names)} {kind} tensor{'s' * (len(names) > 1)}: {', '.join(_fold(names))}", fix)]
+
+
+def _fold(names: Sequence[str]) -> list[str]:
+    """Every name, but those that differ in the number of the layer only as one: `layer.{0-31}.output.dense.bias`."""
+    numbers: dict[tuple[str, str], list[int]] = {}
+    for name in names:
+        before, number, after = re.fullmatch(r"(.*?)(?:(?<=\.)(\d+)(?=\.)(.*))?", name, re.DOTALL).groups("")
+        numbers.setdefault((before, after), []).append(int(number or -1))
+    return [f"{before}{_ranges(found)}{after}" for (before, after), found in numbers.items()]
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    if len(numbers) == 1:
+        return str(numbers[0]) if numbers[0] >= 0 else ""
+    # Numbers minus their ranks are equal within a run of neighbours.
+    runs = [[n for _, n in run] for _, run in groupby(enumerate(sorted(numbers)), lambda pair: pair[1] - pair[0])]
+    return "{" + ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs) + "}"
 
 
 def _files_of_index(folder: Location) -> list[str]:
@@ -142,7 +198,7 @@ def _read_header(location: Location, file: str) -> dict[str, Tensor]:
                 raise ValueError(f"header of {header_bytes:,} bytes in a file of {size_bytes:,}")
             header = json.loads(stream.read(header_bytes))
         return {
-            name: _tensor(entry, file, size_bytes - 8 - header_bytes)
+            name: _tensor(entry, file, 8 + header_bytes, size_bytes)
             for name, entry in header.items()
             if name != "__metadata__"
         }
@@ -152,11 +208,11 @@ def _read_header(location: Location, file: str) -> dict[str, Tensor]:
         ) from error
 
 
-def _tensor(entry: dict[str, Any], file: str, data_bytes: int) -> Tensor:
+def _tensor(entry: dict[str, Any], file: str, data_start: int, size_bytes: int) -> Tensor:
     dtype, shape = str(entry["dtype"]), tuple(int(size) for size in entry["shape"])
     start, end = entry["data_offsets"]
-    if not 0 <= start <= end <= data_bytes:
-        raise ValueError(f"tensor data at {start}:{end} of {data_bytes:,} bytes: the file is cut short")
+    if not 0 <= start <= end <= size_bytes - data_start:
+        raise ValueError(f"tensor data at {start}:{end} of {size_bytes - data_start:,} bytes: the file is cut short")
     if dtype in DTYPES and end - start != DTYPES[dtype] * math.prod(shape):
         raise ValueError(f"{end - start} bytes for shape {list(shape)} of {dtype}")
-    return Tensor(file, dtype, shape)
+    return Tensor(file, data_start + start, dtype, shape)

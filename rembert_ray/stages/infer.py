@@ -37,7 +37,7 @@ class Infer:
         if spec.n_threads:
             torch.set_num_threads(spec.n_threads)
         device = torch.device("cuda" if spec.runs_on_gpu else "cpu")
-        model = spec.task.load_model(spec.model, resolve_dtype(spec.precision, device), device)
+        model = spec.task.load_model(spec.model, spec.config, resolve_dtype(spec.precision, device), device)
         prepack_linears(model)
         encoder, head = spec.task.bind(model)
         self.runner = Runner(encoder, head, device, spec.batch_tokens)

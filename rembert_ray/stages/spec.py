@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from rembert_ray.models.config import RemBertConfig
+from rembert_ray.models.config import EncoderConfig
 from rembert_ray.storage.location import Location
 from rembert_ray.tasks.base import Task, output_schema
 
@@ -28,7 +28,7 @@ class JobSpec:
     """
 
     task: Task
-    config: RemBertConfig
+    config: EncoderConfig
     model: Location
     output: Location
     columns: dict[str, str]

@@ -22,8 +22,8 @@ from pydantic import BaseModel, ConfigDict
 
 from rembert_ray.engine.packing import Long, WindowTable
 from rembert_ray.errors import Fault, UnusableError, nearest
-from rembert_ray.models.config import RemBertConfig
-from rembert_ray.models.weight_map import Weight
+from rembert_ray.models.config import EncoderConfig
+from rembert_ray.models.weight_map import BASE, Weight, model_weights
 from rembert_ray.ragged import ragged_arange, splits
 from rembert_ray.text.windows import cut_windows
 
@@ -91,6 +91,8 @@ class Task(ABC):
     """One task with its parameters. Cheap to make, picklable; the model is loaded by `load_model`."""
 
     name: ClassVar[str]
+    model_head: ClassVar[str]
+    """One of `models.weight_map.HEADS`."""
     Parameters: ClassVar[type[Parameters]]
     input_columns: ClassVar[tuple[str, ...]] = ("text",)
     has_offsets: ClassVar[bool] = False
@@ -100,17 +102,28 @@ class Task(ABC):
     def __init__(self, parameters: Any) -> None:
         self.parameters = parameters
 
-    @abstractmethod
-    def weights(self, config: RemBertConfig) -> list[Weight]:
+    @property
+    def has_pooler(self) -> bool:
+        """Whether a bare encoder (`weight_map.BASE`) is loaded with its pooler."""
+        return False
+
+    def weights(self, config: EncoderConfig) -> list[Weight]:
         """The weights that a model folder must hold for this task."""
+        return model_weights(config, self.model_head, with_pooler=self.has_pooler)
 
     @abstractmethod
-    def schema(self, config: RemBertConfig) -> pa.Schema:
+    def schema(self, config: EncoderConfig) -> pa.Schema:
         """The columns that the task writes, without `COMMON_FIELDS`."""
 
-    @abstractmethod
-    def load_model(self, folder: Location, dtype: torch.dtype, device: torch.device) -> PretrainedModel:
-        """The model, in evaluation mode, on the device."""
+    def load_model(
+        self, folder: Location, config: EncoderConfig, dtype: torch.dtype, device: torch.device
+    ) -> PretrainedModel:
+        """The model, in evaluation mode, on the device; its family is the configuration's."""
+        from rembert_ray.models.auto import model_class
+
+        options = {"add_pooling_layer": self.has_pooler} if self.model_head == BASE else {}
+        found = model_class(config, self.model_head)
+        return found.from_pretrained(folder, config=config, dtype=dtype, device=device, strict=True, **options)
 
     @abstractmethod
     def bind(self, model: Any) -> tuple[Encoder, Head]:
@@ -121,7 +134,7 @@ class Task(ABC):
         """A row of the output as a line for a person."""
 
     @abstractmethod
-    def decode(self, rows: Decodable, config: RemBertConfig) -> dict[str, pa.Array]:
+    def decode(self, rows: Decodable, config: EncoderConfig) -> dict[str, pa.Array]:
         """The task's columns for the good rows of a shard, by name."""
 
     def encode(self, texts: list[str], tokenizer: RemBertTokenizer, capacity: int, overlap: int) -> Documents:
@@ -147,7 +160,7 @@ class Task(ABC):
         return Documents(windows, n_windows, n_tokens, encoding.offsets, is_unknown)
 
 
-def output_schema(task: Task, config: RemBertConfig, kept: pa.Schema) -> pa.Schema:
+def output_schema(task: Task, config: EncoderConfig, kept: pa.Schema) -> pa.Schema:
     """The whole output: kept columns, the task's columns, the columns that every output has."""
     return pa.schema([*kept, *task.schema(config), *COMMON_FIELDS])
 

@@ -13,18 +13,16 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field
 
-from rembert_ray.models.config import RemBertConfig
-from rembert_ray.models.weight_map import BASE, Weight, rembert_weights
+from rembert_ray.models.config import EncoderConfig
+from rembert_ray.models.weight_map import BASE
 from rembert_ray.ragged import splits
 from rembert_ray.tasks import base
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from rembert_ray.engine.runner import DeviceBatch, Encoder, Head
-    from rembert_ray.models.rembert import RemBertModel, RemBertPooler
-    from rembert_ray.storage.location import Location
+    from rembert_ray.models.heads import Model, Pooler
 
 Pooling = Literal["cls", "pooler", "mean", "max"]
 
@@ -46,7 +44,7 @@ class EmbedHead:
 
     per_token = False
 
-    def __init__(self, pooling: Pooling, pooler: RemBertPooler | None) -> None:
+    def __init__(self, pooling: Pooling, pooler: Pooler | None) -> None:
         self.pooling = pooling
         self.pooler = pooler
 
@@ -68,32 +66,24 @@ class Embed(base.Task):
     """Text embeddings."""
 
     name: ClassVar[str] = "embed"
+    model_head: ClassVar[str] = BASE
     Parameters: ClassVar[type[base.Parameters]] = EmbedParameters
     reads_special_tokens: ClassVar[bool] = True
     parameters: EmbedParameters
 
     @property
-    def _has_pooler(self) -> bool:
+    def has_pooler(self) -> bool:
+        """See `Task.has_pooler`."""
         return self.parameters.pooling == "pooler"
 
-    def weights(self, config: RemBertConfig) -> list[Weight]:
-        """See `Task.weights`."""
-        return rembert_weights(config, BASE, with_pooler=self._has_pooler)
-
-    def schema(self, config: RemBertConfig) -> pa.Schema:
+    def schema(self, config: EncoderConfig) -> pa.Schema:
         """`embedding`, a fixed-size list of the model's hidden size."""
         number = pa.float16() if self.parameters.dtype == "float16" else pa.float32()
         return pa.schema([pa.field("embedding", pa.list_(pa.field("element", number), config.hidden_size))])
 
-    def load_model(self, folder: Location, dtype: torch.dtype, device: torch.device) -> RemBertModel:
-        """See `Task.load_model`."""
-        from rembert_ray.models.rembert import RemBertModel
-
-        return RemBertModel.from_pretrained(folder, dtype=dtype, device=device, add_pooling_layer=self._has_pooler)
-
-    def bind(self, model: RemBertModel) -> tuple[Encoder, Head]:
+    def bind(self, model: Model) -> tuple[Encoder, Head]:
         """See `Task.bind`."""
-        return model, EmbedHead(self.parameters.pooling, model.pooler)
+        return model.encoder, EmbedHead(self.parameters.pooling, model.pooler)
 
     def render(self, row: Mapping[str, Any]) -> str:
         """The kept columns and the first numbers of the vector."""
@@ -102,7 +92,7 @@ class Embed(base.Task):
         vector = row["embedding"]
         return f"{kept} [{', '.join(f'{number:.3f}' for number in vector[:5])}, ...] of {len(vector)}"
 
-    def decode(self, rows: base.Decodable, config: RemBertConfig) -> dict[str, pa.Array]:
+    def decode(self, rows: base.Decodable, config: EncoderConfig) -> dict[str, pa.Array]:
         """See `Task.decode`."""
         vectors = _combine_windows(rows, self.parameters.pooling)
         if self.parameters.normalize:

@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from rembert_ray.models.config import RemBertConfig
-from rembert_ray.models.weight_map import TOKEN_CLASSIFICATION, Weight, rembert_weights
+from rembert_ray.models.config import EncoderConfig
+from rembert_ray.models.weight_map import TOKEN_CLASSIFICATION
 from rembert_ray.ragged import splits
 from rembert_ray.tasks import base
 from rembert_ray.text.spans import Aggregation, LabelScheme, decode_entities, find_word_starts
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from rembert_ray.engine.runner import DeviceBatch, Encoder, Head
-    from rembert_ray.models.rembert import RemBertForTokenClassification
-    from rembert_ray.storage.location import Location
+    from rembert_ray.models.heads import ForTokenClassification
 
 MAX_RENDERED = 14
 ENTITY = pa.struct(
@@ -72,27 +71,18 @@ class Tag(base.Task):
     """Token classification."""
 
     name: ClassVar[str] = "tag"
+    model_head: ClassVar[str] = TOKEN_CLASSIFICATION
     Parameters: ClassVar[type[base.Parameters]] = TagParameters
     has_offsets: ClassVar[bool] = True
     parameters: TagParameters
 
-    def weights(self, config: RemBertConfig) -> list[Weight]:
-        """See `Task.weights`."""
-        return rembert_weights(config, TOKEN_CLASSIFICATION, with_pooler=False)
-
-    def schema(self, config: RemBertConfig) -> pa.Schema:
+    def schema(self, config: EncoderConfig) -> pa.Schema:
         """`entities`, in the order of the text."""
         return pa.schema([pa.field("entities", pa.list_(pa.field("element", ENTITY, nullable=False)))])
 
-    def load_model(self, folder: Location, dtype: torch.dtype, device: torch.device) -> RemBertForTokenClassification:
-        """See `Task.load_model`."""
-        from rembert_ray.models.rembert import RemBertForTokenClassification
-
-        return RemBertForTokenClassification.from_pretrained(folder, dtype=dtype, device=device)
-
-    def bind(self, model: RemBertForTokenClassification) -> tuple[Encoder, Head]:
+    def bind(self, model: ForTokenClassification) -> tuple[Encoder, Head]:
         """See `Task.bind`."""
-        return model.rembert, TagHead(model.classifier, self.parameters.aggregation == "average")
+        return model.encoder, TagHead(model.head, self.parameters.aggregation == "average")
 
     def render(self, row: Mapping[str, Any]) -> str:
         """`word/LABEL word/LABEL ...`."""
@@ -100,7 +90,7 @@ class Tag(base.Task):
         line = " ".join(f"{entity['word']}/{entity['entity_group']}" for entity in entities[:MAX_RENDERED])
         return line + (f" ... {len(entities) - MAX_RENDERED} more" if len(entities) > MAX_RENDERED else "")
 
-    def decode(self, rows: base.Decodable, config: RemBertConfig) -> dict[str, pa.Array]:
+    def decode(self, rows: base.Decodable, config: EncoderConfig) -> dict[str, pa.Array]:
         """See `Task.decode`."""
         assert rows.offsets is not None
         probabilities = rows.values.get("probabilities")

@@ -59,7 +59,6 @@ def test_a_batch_is_flat_and_keeps_the_asked_tokens():
     table = windows([4, 10, 11, 5], [4, 12, 5], [4, 13, 14, 15, 5], kept=[(1, 3), (0, 3), (2, 3)])
     batch = build_batch(table, np.array([2, 0, 1]))
     assert batch.ids.tolist() == [4, 13, 14, 15, 5, 4, 10, 11, 5, 4, 12, 5]
-    assert batch.positions.tolist() == [0, 1, 2, 3, 4, 0, 1, 2, 3, 0, 1, 2]
     assert batch.ids[batch.kept].tolist() == [14, 10, 11, 4, 12, 5]
     assert batch.kept_lengths.tolist() == [1, 2, 3]
 

@@ -29,7 +29,7 @@ def model():
         max_position_embeddings=64,
         initializer_range=0.2,
     )
-    return RemBertModel(config, add_pooling_layer=False).eval()
+    return RemBertModel(config, add_pooling_layer=False).encoder.eval()
 
 
 class KeptTokens:
@@ -71,7 +71,7 @@ def vectors_one_by_one(model, table):
         for start, length in zip(table.starts, table.lengths, strict=False):
             ids = torch.from_numpy(table.ids[start : start + length].astype(np.int64))
             layout = PackedLayout.from_lengths([int(length)], CPU)
-            rows.append(model.encode(ids, torch.arange(length), torch.zeros_like(ids), layout).numpy())
+            rows.append(model.encode(ids, torch.zeros_like(ids), layout).numpy())
     return rows
 
 

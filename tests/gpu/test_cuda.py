@@ -40,7 +40,7 @@ def model():
         intermediate_size=256,
         initializer_range=0.05,
     )
-    return RemBertModel(config, add_pooling_layer=False).eval()
+    return RemBertModel(config, add_pooling_layer=False).encoder.eval()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

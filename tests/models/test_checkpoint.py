@@ -40,7 +40,7 @@ def rewrite(folder, change):
 
 def faults_of(folder, model=RemBertForTokenClassification):
     with pytest.raises(UnusableError) as error:
-        model.from_pretrained(str(folder))
+        model.from_pretrained(str(folder), strict=True)
     return [str(fault) for fault in error.value.faults]
 
 
@@ -74,7 +74,7 @@ def test_base_model_reads_a_head_checkpoint_but_not_a_missing_pooler(folder):
     base = RemBertModel.from_pretrained(str(folder), add_pooling_layer=False)
     tagger = RemBertForTokenClassification.from_pretrained(str(folder))
     ids = torch.arange(9)[None]
-    assert torch.equal(base(ids).last_hidden_state, tagger.rembert(ids).last_hidden_state)
+    assert torch.equal(base(ids).last_hidden_state, tagger.encoder(ids).last_hidden_state)
     (fault,) = faults_of(folder, RemBertModel)
     assert "rembert.pooler.dense.weight" in fault
 
@@ -92,9 +92,9 @@ def test_dtype_on_load_is_what_was_asked_for(folder):
 def test_inventory_reads_headers_only_and_agrees_with_the_weight_map(folder):
     model = RemBertForTokenClassification(RemBertConfig(**TINY))
     inventory = read_inventory(locate(str(folder)))
-    names, faults = match(inventory, model.weight_map(), "here")
-    assert faults == []
-    assert {source for sources in names.values() for source in sources} == set(inventory)
+    found = match(inventory, model.weight_map(), "rembert")
+    assert found.faults("here") == []
+    assert {source for sources in found.sources.values() for source in sources} == set(inventory)
 
 
 @pytest.mark.parametrize(
