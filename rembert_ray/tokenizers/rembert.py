@@ -1,266 +1,153 @@
 """RemBERT's tokenizer: SentencePiece, as the slow `RemBertTokenizer` of transformers 4.x ran it.
 
-This is what the published checkpoints were trained with. It gives ragged batches (`encode_batch`), with
-character offsets if asked; `__call__` is the Hugging Face form of the same. It must not import torch, but for
-`return_tensors="pt"`, and it never truncates unless told to.
+This is what the published checkpoints were trained with. Only SentencePiece is here: the surface is `base`'s. It must
+not normalize text on its own, but for `do_lower_case`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import groupby
+from typing import Any, ClassVar, Unpack
+
+import numpy as np
 
 from rembert_ray.storage.location import Location
 from rembert_ray.tokenizers import tokenizer_files
+from rembert_ray.tokenizers.base import Place, PretrainedTokenizer, TokenizerOptions
 from rembert_ray.tokenizers.encoding import Encoding
-from rembert_ray.tokenizers.padding import to_columns, to_padded, truncate_longest_first
 from rembert_ray.tokenizers.sentencepiece_encoder import SentencePieceEncoder
-from rembert_ray.tokenizers.special_tokens import ROLES, SpecialToken, SpecialTokens, as_special
-from rembert_ray.tokenizers.template import apply_template, keep_head
-
-Token = str | SpecialToken
+from rembert_ray.tokenizers.special_tokens import Token
+from rembert_ray.tokenizers.template import Template
 
 
-class RemBertTokenizer:
+class RemBertTokenizer(PretrainedTokenizer):
     """SentencePiece with RemBERT's special tokens: `[CLS] A [SEP]` and `[CLS] A [SEP] B [SEP]`.
 
-    `vocab_file` is the path or fsspec URL of a SentencePiece model. Special tokens that it lacks get ids
-    after its vocabulary, in the order of transformers 4.x (bos, eos, unk, sep, pad, cls, mask, additional).
-    `added_tokens` come with the ids of a saved tokenizer and go first. A `mask_token` given as a string takes
-    the white space on its left. `remove_space` and `keep_accents` are only kept for the saved config: the
-    slow tokenizer never used them. `n_threads` is SentencePiece's own threading within one call.
+    `vocab_file` is the path or fsspec URL of a SentencePiece model. Special tokens that it lacks get ids after its
+    vocabulary, in the order of transformers 4.x (bos, eos, unk, sep, pad, cls, mask, additional). The defaults `<pad>`
+    and `<unk>` are those of 5.x and of 4.x's fast class; 4.x's slow class said [PAD] and [UNK], which its saved folders
+    name. A call returns `token_type_ids` unless told otherwise, as in 4.x (5.x does not). `do_lower_case` leaves
+    tokens that are written in the text alone: added words must stand there as they were added. `remove_space` and
+    `keep_accents` are only kept for the saved config: the slow tokenizer never used them. `n_threads` is
+    SentencePiece's own threading within one call. The other options are `TokenizerOptions`.
 
     Raises `UnusableError` when the file is missing or is no SentencePiece model.
     """
 
+    default_roles: ClassVar[Mapping[str, Token]] = {
+        "bos_token": "[CLS]",
+        "eos_token": "[SEP]",
+        "unk_token": "<unk>",
+        "sep_token": "[SEP]",
+        "pad_token": "<pad>",
+        "cls_token": "[CLS]",
+        "mask_token": "[MASK]",
+    }
+    config_keys = ("do_lower_case", "remove_space", "keep_accents")
+
     def __init__(
         self,
-        vocab_file: str | Path | Location,
+        vocab_file: Place,
         *,
-        cls_token: Token = "[CLS]",
-        sep_token: Token = "[SEP]",
-        pad_token: Token = "<pad>",
-        unk_token: Token = "<unk>",
-        mask_token: Token = "[MASK]",
-        bos_token: Token = "[CLS]",
-        eos_token: Token = "[SEP]",
-        additional_special_tokens: Iterable[Token] = (),
-        added_tokens: Iterable[SpecialToken] = (),
         do_lower_case: bool = False,
         remove_space: bool = True,
         keep_accents: bool = True,
-        model_max_length: int | None = None,
         n_threads: int = 1,
+        **options: Unpack[TokenizerOptions],
     ) -> None:
-        self.vocab_file = str(tokenizer_files.as_location(vocab_file))
+        file = tokenizer_files.as_location(vocab_file)
+        self.vocab_file = str(file)
         self.do_lower_case = do_lower_case
         self.remove_space = remove_space
         self.keep_accents = keep_accents
-        self.model_max_length = model_max_length
-        model = tokenizer_files.read_model(tokenizer_files.as_location(vocab_file))
-        self._encoder = SentencePieceEncoder(model, self.vocab_file, n_threads)
-
-        mask = SpecialToken(mask_token, lstrip=True) if isinstance(mask_token, str) else mask_token
-        roles = [bos_token, eos_token, unk_token, sep_token, pad_token, cls_token, mask]
-        additional = [as_special(token) for token in additional_special_tokens]
-        named = [as_special(token) for token in roles]
-        self._specials = SpecialTokens([*added_tokens, *named, *additional], self._encoder.id_of, self.vocab_size)
-        self.additional_special_tokens = [token.content for token in additional]
-        contents = [token.content for token in named]
-        self.all_special_tokens = list(dict.fromkeys([*contents, *self.additional_special_tokens]))
-        self.all_special_ids = [self._specials.id_of(content) for content in self.all_special_tokens]
-        self.bos_token, self.eos_token, self.unk_token, self.sep_token = contents[:4]
-        self.pad_token, self.cls_token, self.mask_token = contents[4:]
-        ids = [self._specials.id_of(content) for content in contents]
-        self.bos_token_id, self.eos_token_id, self.unk_token_id, self.sep_token_id = ids[:4]
-        self.pad_token_id, self.cls_token_id, self.mask_token_id = ids[4:]
+        self._encoder = SentencePieceEncoder(tokenizer_files.read_model(file), self.vocab_file, n_threads)
+        super().__init__(**options)
 
     @classmethod
-    def from_pretrained(cls, location: str | Path | Location, **options: Any) -> RemBertTokenizer:
-        """The tokenizer saved in a folder or at any fsspec URL of one; `options` override what is saved.
+    def _find_vocabulary(cls, folder: Location) -> dict[str, Any]:
+        return {"vocab_file": folder.child(tokenizer_files.MODEL_FILE)}
 
-        The folder holds `sentencepiece.model` and, if it likes, `tokenizer_config.json` and
-        `special_tokens_map.json`. Raises `UnusableError` (missing or damaged file) or `StorageError`.
-        """
-        folder = tokenizer_files.as_location(location)
-        return cls(folder.child(tokenizer_files.MODEL_FILE), **{**tokenizer_files.read_options(folder), **options})
-
-    def save_pretrained(self, folder: str | Path | Location) -> None:
-        """Write a folder that this class and transformers load; the model's bytes are written unchanged.
-
-        `folder` may be any fsspec URL. Raises `StorageError` when it cannot be written.
-        """
-        listed = sorted(self._specials.by_id.items())
-        config: dict[str, Any] = {
-            "tokenizer_class": "RemBertTokenizer",
-            "do_lower_case": self.do_lower_case,
-            "remove_space": self.remove_space,
-            "keep_accents": self.keep_accents,
-            "added_tokens_decoder": {str(token_id): token.to_json() for token_id, token in listed},
-            "additional_special_tokens": self.additional_special_tokens,
-        }
-        config.update({role: getattr(self, role) for role in ROLES})
-        if self.model_max_length is not None:
-            config["model_max_length"] = self.model_max_length
-        tokenizer_files.write_folder(tokenizer_files.as_location(folder), self._encoder.model, config)
+    def save_vocabulary(self, save_directory: Place, filename_prefix: str | None = None) -> tuple[str, ...]:
+        """Write the SentencePiece model, its bytes unchanged, and return where it is. Raises `StorageError`."""
+        name = f"{filename_prefix}-{tokenizer_files.MODEL_FILE}" if filename_prefix else tokenizer_files.MODEL_FILE
+        return tokenizer_files.write_files(tokenizer_files.as_location(save_directory), {name: self._encoder.model})
 
     @property
     def vocab_size(self) -> int:
         """Number of pieces in the SentencePiece model, without added tokens."""
         return int(self._encoder.processor.get_piece_size())
 
-    def __len__(self) -> int:
-        return max(self.vocab_size, max(self._specials.by_id) + 1)
+    def _id_in_vocabulary(self, token: str) -> int | None:
+        return self._encoder.id_of(token)
 
-    def num_special_tokens(self, pair: bool = False) -> int:
-        """Tokens that the template adds to a row of one text, or of two."""
-        return 3 if pair else 2
+    def _token_in_vocabulary(self, token_id: int) -> str:
+        return str(self._encoder.processor.id_to_piece(token_id))
 
-    def encode_batch(
-        self,
-        texts: Sequence[str],
-        pairs: Sequence[str] | None = None,
-        *,
-        add_special_tokens: bool = True,
-        with_offsets: bool = False,
-        parse_special_tokens: bool = True,
+    @property
+    def template(self) -> Template:
+        """`[CLS] A [SEP]` or `[CLS] A [SEP] B [SEP]`, type 1 from B on."""
+        return Template((self.cls_token_id,), (self.sep_token_id,), (self.sep_token_id,), second_type_id=1)
+
+    def _encode_texts(
+        self, texts: Sequence[str], *, with_offsets: bool, with_words: bool, parse_special_tokens: bool
     ) -> Encoding:
-        """Tokenize n texts, or n pairs of texts, to flat arrays; nothing is padded or truncated.
-
-        `parse_special_tokens`: special tokens written in a text become their ids (and take the white space
-        that is theirs); False takes them as plain text. `with_offsets` costs about twice the time.
-
-        Raises `ValueError` for a text with a lone surrogate, naming its index, and for unequal numbers of
-        texts and pairs; `TypeError` for a text that is no `str`.
-        """
-        first, second = self._encode_sides(texts, pairs, with_offsets, parse_special_tokens)
-        return self._apply_template(first, second, add_special_tokens)
-
-    def _encode_sides(
-        self,
-        texts: Sequence[str],
-        pairs: Sequence[str] | None,
-        with_offsets: bool,
-        parse_special_tokens: bool = True,
-    ) -> tuple[Encoding, Encoding | None]:
-        if isinstance(texts, str) or isinstance(pairs, str):
-            raise TypeError("encode_batch takes a sequence of texts, not one str")
-        if pairs is not None and len(pairs) != len(texts):
-            raise ValueError(f"{len(texts)} texts but {len(pairs)} pairs: give one second text for each first")
         specials = self._specials if parse_special_tokens else None
-        first = self._encoder.encode(texts, specials, with_offsets, self.do_lower_case)
-        if pairs is None:
-            return first, None
-        return first, self._encoder.encode(pairs, specials, with_offsets, self.do_lower_case)
+        encoding = self._encoder.encode(texts, specials, with_offsets, self.do_lower_case)
+        return self._with_words(encoding) if with_words else encoding
 
-    def _apply_template(self, first: Encoding, second: Encoding | None, add_special_tokens: bool) -> Encoding:
-        cls_id = self.cls_token_id if add_special_tokens else None
-        sep_id = self.sep_token_id if add_special_tokens else None
-        return apply_template(first, second, cls_id, sep_id)
-
-    def __call__(
-        self,
-        text: str | Sequence[str],
-        text_pair: str | Sequence[str] | None = None,
-        add_special_tokens: bool = True,
-        padding: bool | Literal["longest", "max_length", "do_not_pad"] = False,
-        truncation: bool | Literal["longest_first", "do_not_truncate"] = False,
-        max_length: int | None = None,
-        return_tensors: Literal["np", "pt"] | None = None,
-        return_token_type_ids: bool | None = None,
-        return_offsets_mapping: bool = False,
-    ) -> dict[str, Any]:
-        """Hugging Face's call: `input_ids`, `token_type_ids`, `attention_mask` and, if asked,
-        `offset_mapping`.
-
-        One text gives flat lists, several give lists of rows; `return_tensors` gives arrays [n, width] (one
-        text: [1, width]). `return_token_type_ids` None means True, as the slow tokenizer of transformers 4.x
-        had it (5.x says False). `max_length` None is the saved `model_max_length`.
-
-        Raises `ValueError` for rows of unequal length in a tensor and for a length that is missing or too
-        small.
-        """
-        is_single = isinstance(text, str)
-        texts = [text] if isinstance(text, str) else text
-        pairs = [text_pair] if isinstance(text_pair, str) else text_pair
-        first, second = self._encode_sides(texts, pairs, return_offsets_mapping)
-        limit = self.model_max_length if max_length is None else max_length
-        if truncation in (True, "longest_first"):
-            first, second = self._truncate(first, second, limit, add_special_tokens)
-        encoding = self._apply_template(first, second, add_special_tokens)
-        with_type_ids = return_token_type_ids is not False
-        if padding in (False, "do_not_pad") and return_tensors is None:
-            columns = to_columns(encoding, with_type_ids, return_offsets_mapping)
-            return {name: rows[0] for name, rows in columns.items()} if is_single else columns
-        width = _required_width(encoding, padding, limit)
-        columns = to_padded(encoding, width, self.pad_token_id, with_type_ids, return_offsets_mapping)
-        return _as_tensors(columns, return_tensors, is_single)
-
-    def _truncate(
-        self, first: Encoding, second: Encoding | None, limit: int | None, add_special_tokens: bool
-    ) -> tuple[Encoding, Encoding | None]:
-        n_special = self.num_special_tokens(second is not None) if add_special_tokens else 0
-        if limit is None or limit < n_special:
-            raise ValueError(f"truncation needs max_length of at least {n_special}, got {limit}")
-        second_lengths = first.lengths * 0 if second is None else second.lengths
-        kept = truncate_longest_first(first.lengths, second_lengths, limit - n_special)
-        return keep_head(first, kept[0]), None if second is None else keep_head(second, kept[1])
+    def _with_words(self, encoding: Encoding) -> Encoding:
+        """A word begins with a piece that begins with '▁'; a special token is a word of its own."""
+        # An unknown piece has the id of a special token, but is a part of a word.
+        special_ids = [token_id for token_id in self._specials.by_id if token_id != self.unk_token_id]
+        is_special = np.isin(encoding.ids, special_ids)
+        begins = is_special | self._encoder.begins_word(encoding.ids)
+        begins[1:] |= is_special[:-1]
+        row_starts = encoding.row_splits[:-1]
+        begins[row_starts[encoding.lengths > 0]] = True
+        words = np.cumsum(begins) - 1
+        first_words = words[np.minimum(row_starts, max(len(words) - 1, 0))] if len(words) else row_starts
+        return replace(encoding, word_ids=(words - np.repeat(first_words, encoding.lengths)).astype(np.int32))
 
     def tokenize(self, text: str) -> list[str]:
         """Pieces of one text without the template; what the model does not know stands as in the text."""
         return self._encoder.pieces(text, self._specials, self.do_lower_case)
 
-    def convert_ids_to_tokens(self, ids: Iterable[int]) -> list[str]:
-        """The piece or special token of each id. Raises `IndexError` for an id that there is not."""
-        by_id = self._specials.by_id
-        pieces = self._encoder.processor
-        return [by_id[i].content if i in by_id else str(pieces.id_to_piece(i)) for i in map(int, ids)]
+    def convert_tokens_to_string(self, tokens: list[str]) -> str:
+        """Text of pieces, as SentencePiece joins them."""
+        return str(self._encoder.processor.decode_pieces(tokens))
 
-    def convert_tokens_to_ids(self, tokens: Iterable[str]) -> list[int]:
-        """The id of each piece or special token; SentencePiece's unknown id for any other string."""
-        by_content = self._specials.by_content
-        pieces = self._encoder.processor
-        return [
-            self._specials.id_of(token) if token in by_content else int(pieces.piece_to_id(token)) for token in tokens
-        ]
+    def _decode_ids(self, ids: list[int], skip_special_tokens: bool) -> str:
+        """As transformers 4.x: special tokens with a role stand directly behind the text before them, added words have
+        a space on either side.
 
-    def decode(self, ids: Iterable[int], skip_special_tokens: bool = False) -> str:
-        """Text of the ids. Special tokens are shown as they are written, with a space on either side, or
-        skipped.
-
-        Raises `IndexError` for an id that there is not.
+        Unlike there, special tokens are also shown where the model holds them as control symbols.
         """
-        stretches: list[str] = []
-        plain: list[int] = []
-        for token_id in map(int, ids):
-            special = self._specials.by_id.get(token_id)
-            if special is None:
-                plain.append(token_id)
-            elif not (skip_special_tokens and special.is_special):
-                stretches += [str(self._encoder.processor.decode(plain)), special.content]
-                plain = []
-        stretches.append(str(self._encoder.processor.decode(plain)))
-        return " ".join(stretch for stretch in stretches if stretch)
+        skipped = set(self.all_special_ids) if skip_special_tokens else set()
+        spaced = self._spaced_ids()
+        texts = []
+        for is_spaced, run in groupby((i for i in ids if i not in skipped), key=spaced.__contains__):
+            stretch = list(run)
+            texts += self.convert_ids_to_tokens(stretch) if is_spaced else [self._decode_run(stretch)]
+        return " ".join(text for text in texts if text)
 
+    def _spaced_ids(self) -> set[int]:
+        """Added words, and special tokens without a role that the model lacks."""
+        added = self._specials.by_id
+        roles = {self._specials.id_of(content) for content in self._roles.values()}
+        return {i for i, token in added.items() if i not in roles and (i >= self.vocab_size or not token.is_special)}
 
-def _required_width(encoding: Encoding, padding: bool | str, limit: int | None) -> int | None:
-    if padding == "max_length":
-        if limit is None:
-            raise ValueError('padding="max_length" needs max_length')
-        return limit
-    if padding in (False, "do_not_pad") and len(set(encoding.lengths.tolist())) > 1:
-        raise ValueError("rows have unequal lengths and cannot be one tensor: give padding=True")
-    return None
-
-
-def _as_tensors(columns: dict[str, Any], kind: str | None, is_single: bool) -> dict[str, Any]:
-    if kind == "np":
-        return columns
-    if kind == "pt":
-        import torch
-
-        return {name: torch.from_numpy(column) for name, column in columns.items()}
-    if kind is not None:
-        raise ValueError(f"return_tensors is {kind!r}: give 'np', 'pt' or None")
-    return {name: (column[0] if is_single else column).tolist() for name, column in columns.items()}
+    def _decode_run(self, ids: list[int]) -> str:
+        """Text of pieces and of special tokens with a role."""
+        text = ""
+        # The unknown piece is SentencePiece's to show.
+        named = {token_id for token_id in self._specials.by_id if token_id != self._encoder.processor.unk_id()}
+        for is_named, run in groupby(ids, key=named.__contains__):
+            stretch = list(run)
+            if is_named:
+                text += "".join(self.convert_ids_to_tokens(stretch))
+                continue
+            begins_word = bool(self._encoder.begins_word(np.array(stretch[:1]))[0])
+            text += (" " if text and begins_word else "") + str(self._encoder.processor.decode(stretch))
+        return text

@@ -19,6 +19,7 @@ from rembert_ray.tokenizers.encoding import Encoding, IntArray
 from rembert_ray.tokenizers.offsets import SurfaceTrimmer
 from rembert_ray.tokenizers.piece_ranges import PieceRanges
 from rembert_ray.tokenizers.special_tokens import Part, SpecialTokens
+from rembert_ray.tokenizers.text_input import check_texts
 
 _LONGEST_BLANK_PIECE = 32
 
@@ -47,6 +48,7 @@ class SentencePieceEncoder:
         self._ranges = PieceRanges(self.processor, self.n_threads)
         self._trimmer = SurfaceTrimmer(self.processor)
         blanks = {self.processor.piece_to_id("▁" * n) for n in range(1, _LONGEST_BLANK_PIECE + 1)}
+        self._begins_word: NDArray[np.bool_] | None = None
         self._blank_ids = np.array(sorted(blanks - {self.processor.unk_id()}), dtype=np.int32)
 
     def _damaged(self, reason: str) -> Fault:
@@ -60,6 +62,15 @@ class SentencePieceEncoder:
         piece_id = int(self.processor.piece_to_id(piece))
         is_known = piece_id != self.processor.unk_id() or piece == self.processor.id_to_piece(piece_id)
         return piece_id if is_known else None
+
+    def begins_word(self, ids: NDArray[np.integer]) -> NDArray[np.bool_]:
+        """Which ids are pieces that begin with '▁'; False for ids that the model does not have."""
+        if self._begins_word is None:
+            pieces = self.processor.id_to_piece(list(range(self.processor.get_piece_size())))
+            # One more for all ids that are not the model's.
+            self._begins_word = np.array([*(piece.startswith("▁") for piece in pieces), False], dtype=np.bool_)
+        begins: NDArray[np.bool_] = self._begins_word[np.minimum(ids, len(self._begins_word) - 1)]
+        return begins
 
     def encode(
         self, texts: Sequence[str], specials: SpecialTokens | None, with_offsets: bool, lowers_case: bool
@@ -79,7 +90,7 @@ class SentencePieceEncoder:
             return self._encode_parts(texts, list(rows), with_offsets, lowers_case)
         except TypeError:
             # SentencePiece does not say which text is wrong, nor what is wrong with it.
-            _check_texts(texts)
+            check_texts(texts)
             raise
 
     def pieces(self, text: str, specials: SpecialTokens, lowers_case: bool) -> list[str]:
@@ -87,7 +98,7 @@ class SentencePieceEncoder:
 
         Raises as `encode` does.
         """
-        _check_texts([text])
+        check_texts([text])
         pieces: list[str] = []
         for part in specials.split(text):
             segment = text[part.start : part.end]
@@ -174,18 +185,3 @@ def _map_back(offsets: IntArray, origin: NDArray[np.int64]) -> IntArray:
     bounds = np.append(origin, origin[-1] + 1)
     mapped_ends = np.where(ends > starts, origin[np.maximum(ends, 1) - 1] + 1, bounds[starts])
     return np.stack([bounds[starts], mapped_ends], axis=1).astype(np.int32)
-
-
-def _check_texts(texts: list[str]) -> None:
-    for index, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise TypeError(f"text {index} is {type(text).__name__}, not str")
-        if text.isascii():
-            continue
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            code = ord(text[error.start])
-            raise ValueError(
-                f"text {index} is not valid Unicode: lone surrogate U+{code:04X} at character {error.start}"
-            ) from error

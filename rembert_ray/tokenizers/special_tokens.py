@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 """The order in which transformers 4.x adds the tokens that a vocabulary lacks."""
@@ -43,9 +43,39 @@ class SpecialToken:
         }
 
 
-def as_special(token: str | SpecialToken) -> SpecialToken:
-    """A token that was given by its text alone, with no flags."""
-    return SpecialToken(token) if isinstance(token, str) else token
+class TokenLike(Protocol):
+    """What `AddedToken` of transformers and `tokenizers` has of ours."""
+
+    @property
+    def content(self) -> str:
+        """The token as it is written."""
+
+    @property
+    def lstrip(self) -> bool:
+        """Whether it takes the white space on its left."""
+
+    @property
+    def rstrip(self) -> bool:
+        """Whether it takes the white space on its right."""
+
+
+Token = str | SpecialToken | TokenLike
+"""A token given by its text alone, with no flags, or with flags."""
+
+
+def as_special(token: Token) -> SpecialToken:
+    """A token in our form. Raises `TypeError` for what is none, `ValueError` for the flag `single_word`."""
+    if isinstance(token, SpecialToken):
+        return token
+    if isinstance(token, str):
+        return SpecialToken(token)
+    if not hasattr(token, "content"):
+        raise TypeError(f"a token is a str or a SpecialToken, not {type(token).__name__}")
+    if getattr(token, "single_word", False):
+        raise ValueError(f"{token.content!r}: single_word is not supported, leave it False")
+    return SpecialToken(
+        token.content, lstrip=token.lstrip, rstrip=token.rstrip, is_special=getattr(token, "special", False)
+    )
 
 
 class Part(NamedTuple):

@@ -7,6 +7,7 @@ must not load a vocabulary.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from rembert_ray.tokenizers.special_tokens import ROLES, SpecialToken
 MODEL_FILE = "sentencepiece.model"
 CONFIG_FILE = "tokenizer_config.json"
 SPECIAL_TOKENS_FILE = "special_tokens_map.json"
+COMMON_KEYS = ("model_max_length", "padding_side", "truncation_side", "clean_up_tokenization_spaces")
+"""Options that every tokenizer has; the names are those of `tokenizer_config.json`."""
 
 
 def as_location(place: str | Path | Location) -> Location:
@@ -33,31 +36,32 @@ def read_model(file: Location) -> bytes:
     Raises `UnusableError` when there is no such file or it may not be read, `StorageError` when the storage does
     not answer.
     """
-    content = _read_if_exists(file)
+    content = read_if_exists(file)
     if content is None:
         fix = f"give the folder that holds {MODEL_FILE}, or copy the file there"
         raise UnusableError(Fault(str(file), "there is no SentencePiece model here", fix))
     return content
 
 
-def read_options(folder: Location) -> dict[str, Any]:
+def read_options(folder: Location, keys: Iterable[str]) -> dict[str, Any]:
     """Constructor arguments of a tokenizer from the JSON files of its folder; empty when there are none.
 
-    As in transformers 4.x, `special_tokens_map.json` adds to and overrides `tokenizer_config.json`, unless
-    the latter lists its tokens by id (`added_tokens_decoder`), when it alone counts.
+    `keys` are the options that the class has of its own. As in transformers 4.x, `special_tokens_map.json` adds to and
+    overrides `tokenizer_config.json`, unless the latter lists its tokens by id (`added_tokens_decoder`), when it alone
+    counts.
 
     Raises `UnusableError` for a file that is no JSON object or that asks for what is not supported.
     """
     config_file = folder.child(CONFIG_FILE)
-    config = _read_json(config_file)
+    config = read_json(config_file)
     listed: dict[str, Any] = config.get("added_tokens_decoder") or {}
     if not listed:
-        config.update(_read_json(folder.child(SPECIAL_TOKENS_FILE)))
+        config.update(read_json(folder.child(SPECIAL_TOKENS_FILE)))
     options: dict[str, Any] = {}
     for role in ROLES:
         if config.get(role) is not None:
             options[role] = _parse_token(config[role], config_file, role)
-    for key in ("do_lower_case", "remove_space", "keep_accents", "model_max_length"):
+    for key in (*keys, *COMMON_KEYS):
         if config.get(key) is not None:
             options[key] = config[key]
     extra = config.get("additional_special_tokens") or config.get("extra_special_tokens") or []
@@ -72,22 +76,33 @@ def read_options(folder: Location) -> dict[str, Any]:
     return options
 
 
-def write_folder(folder: Location, model: bytes, config: dict[str, Any]) -> None:
-    """Write the model's bytes as they are, and `tokenizer_config.json`. The folder is made if missing.
+def write_files(folder: Location, files: Mapping[str, bytes]) -> tuple[str, ...]:
+    """Write files by name and return where they are. The folder is made if missing.
 
     Raises `StorageError` when the folder cannot be written.
     """
-    text = json.dumps(config, ensure_ascii=False, indent=2, sort_keys=True) + "\n"
+    places = {folder.child(name): content for name, content in files.items()}
     try:
         if folder.is_local:
             Path(folder.path).mkdir(parents=True, exist_ok=True)
-        folder.filesystem.pipe_file(folder.child(MODEL_FILE).path, model)
-        folder.filesystem.pipe_file(folder.child(CONFIG_FILE).path, text.encode())
+        for place, content in places.items():
+            folder.filesystem.pipe_file(place.path, content)
     except (OSError, BotoCoreError, ClientError) as error:
         raise StorageError(str(explain(str(folder), error))) from error
+    return tuple(map(str, places))
 
 
-def _read_if_exists(file: Location) -> bytes | None:
+def write_config(folder: Location, config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Write `tokenizer_config.json`. Raises as `write_files`."""
+    text = json.dumps(config, ensure_ascii=False, indent=2, sort_keys=True) + "\n"
+    return write_files(folder, {CONFIG_FILE: text.encode()})
+
+
+def read_if_exists(file: Location) -> bytes | None:
+    """The content of a file, None when there is no such file.
+
+    Raises `UnusableError` when it may not be read, `StorageError` when the storage does not answer.
+    """
     try:
         return read_bytes(file)
     except (FileNotFoundError, NotADirectoryError):
@@ -96,8 +111,9 @@ def _read_if_exists(file: Location) -> bytes | None:
         raise UnusableError(explain(str(file), error)) from error
 
 
-def _read_json(file: Location) -> dict[str, Any]:
-    content = _read_if_exists(file)
+def read_json(file: Location) -> dict[str, Any]:
+    """A JSON object from a file, empty when there is no such file. Raises `UnusableError` for anything else."""
+    content = read_if_exists(file)
     if content is None:
         return {}
     try:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import sentencepiece
 from hypothesis import given
@@ -16,6 +17,7 @@ from rembert_ray.tokenizers.piece_ranges import PieceRanges
 
 DATA = Path(__file__).parent.parent / "data"
 NAUGHTY: list[str] = json.loads((DATA / "blns.json").read_text(encoding="utf-8"))
+DEMO = Path(__file__).parent.parent.parent / "demo"
 PROCESSORS = {
     name: sentencepiece.SentencePieceProcessor(model_file=str(DATA / f"{name}.model"))
     for name in ("test_sentencepiece", "tiny_multilingual_8k")
@@ -34,6 +36,13 @@ def check(name: str, texts: list[str]) -> None:
 @pytest.mark.parametrize("name", list(PROCESSORS))
 def test_naughty_strings(name: str) -> None:
     check(name, NAUGHTY)
+
+
+@pytest.mark.parametrize(
+    "file", ["treebanks/treebanks", "corpus/xquad_paragraphs", "corpus/udhr_documents", "corpus/tatoeba_sentences"]
+)
+def test_real_text_in_many_languages(file: str) -> None:
+    check("tiny_multilingual_8k", pq.read_table(DEMO / f"{file}.parquet")["text"].to_pylist())
 
 
 @pytest.mark.parametrize("name", list(PROCESSORS))

@@ -234,7 +234,7 @@ def test_pairs_have_types_and_offsets_of_their_own_text() -> None:
     assert encoding.type_ids.tolist() == [0, 0, 0, 0, 1, 1, 0, 0, 1, 1, 1]
     assert encoding.special_tokens_mask.astype(int).tolist() == [1, 0, 0, 1, 0, 1, 1, 1, 0, 0, 1]
     assert encoding.row(0).offsets.tolist() == [[0, 0], [0, 1], [2, 3], [0, 0], [0, 1], [0, 0]]
-    assert (tiny.num_special_tokens(), tiny.num_special_tokens(pair=True)) == (2, 3)
+    assert (tiny.num_special_tokens_to_add(), tiny.num_special_tokens_to_add(pair=True)) == (2, 3)
 
 
 def test_a_mask_written_in_the_text_is_not_of_the_template() -> None:
@@ -377,73 +377,6 @@ def test_it_travels_to_other_processes(tmp_path: Path) -> None:
     copy = pickle.loads(packed)
     check_encoding(["a ½ [MASK]", "日本"], copy)
     assert ids_of(copy, "a ½ [MASK]") == ids_of(tiny, "a ½ [MASK]")
-
-
-# -- Hugging Face's call and decode -------------------------------------------------------------------------
-
-
-def test_decode_shows_or_skips_special_tokens() -> None:
-    ids = ids_of(published, "In the sky [MASK] above")
-    assert published.decode(ids) == "[CLS] In the sky [MASK] above [SEP]"
-    assert published.decode(ids, skip_special_tokens=True) == "In the sky above"
-    with pytest.raises(IndexError):
-        published.decode([99_999])
-
-
-def test_call_on_one_text_gives_flat_lists() -> None:
-    result = published("This is a test", return_offsets_mapping=True)
-    assert result["input_ids"] == [1000, 285, 46, 10, 170, 382, 1001]
-    assert result["attention_mask"] == [1] * 7
-    assert result["token_type_ids"] == [0] * 7
-    assert result["offset_mapping"][1:3] == [(0, 4), (5, 7)]
-    assert "token_type_ids" not in published("x", return_token_type_ids=False)
-
-
-def test_call_pads_on_the_right() -> None:
-    result = tiny(["a b", "a"], padding=True)
-    assert [len(row) for row in result["input_ids"]] == [4, 4]
-    assert result["input_ids"][1][-1] == tiny.pad_token_id
-    assert result["attention_mask"] == [[1, 1, 1, 1], [1, 1, 1, 0]]
-    fixed = tiny(["a b", "a"], padding="max_length", max_length=6, return_tensors="np")
-    assert fixed["input_ids"].shape == (2, 6)
-    assert fixed["input_ids"].dtype == np.int64
-
-
-def test_call_truncates_the_longer_text_first() -> None:
-    result = tiny(["a b c d e"], ["a b c"], truncation=True, max_length=8, return_tensors="np")
-    assert result["token_type_ids"].tolist() == [[0, 0, 0, 0, 0, 1, 1, 1]]
-    assert result["input_ids"].shape == (1, 8)
-
-
-def naive_longest_first(first: int, second: int, room: int) -> tuple[int, int]:
-    while first + second > room:
-        first, second = (first - 1, second) if first > second else (first, second - 1)
-    return first, second
-
-
-@given(st.integers(0, 12), st.integers(0, 12), st.integers(0, 25))
-def test_truncation_takes_one_token_at_a_time(first: int, second: int, room: int) -> None:
-    result = tiny(["a " * first], ["b " * second], truncation=True, max_length=room + 3, return_tensors="np")
-    kept = naive_longest_first(first, second, room)
-    assert result["token_type_ids"].tolist() == [[0] * (kept[0] + 2) + [1] * (kept[1] + 1)]
-
-
-def test_call_refuses_what_it_cannot_do() -> None:
-    with pytest.raises(ValueError, match="unequal lengths"):
-        tiny(["a", "a b"], return_tensors="np")
-    with pytest.raises(ValueError, match="needs max_length"):
-        tiny(["a"], padding="max_length")
-    with pytest.raises(ValueError, match="at least 2, got None"):
-        tiny(["a"], truncation=True)
-    with pytest.raises(ValueError, match="return_tensors"):
-        tiny(["a"], return_tensors="tf")  # type: ignore[arg-type]
-
-
-def test_call_gives_torch_tensors() -> None:
-    torch = pytest.importorskip("torch")
-    result = tiny("a", return_tensors="pt")
-    assert result["input_ids"].dtype == torch.int64
-    assert result["input_ids"].shape == (1, 3)
 
 
 # -- oracle: the tokenizers backend of transformers ---------------------------------------------------------
