@@ -39,9 +39,13 @@ class PretrainedModel(nn.Module):
         """Every parameter of this model and the checkpoint tensors that it is made of."""
         return model_weights(self.config, self.head_name, with_pooler=getattr(self, "pooler", None) is not None)
 
+    def gives_dataclass(self, return_dict: bool | None) -> bool:
+        """What `return_dict`, or else the configuration says: a dataclass, not a tuple."""
+        return self.config.return_dict if return_dict is None else return_dict
+
     def give(self, output: ModelOutput, return_dict: bool | None) -> ModelOutput | tuple[Any, ...]:
-        """`output` as it is, or as a tuple if `return_dict` (by default the configuration's) is False."""
-        return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
+        """`output` as it is, or as a tuple."""
+        return output if self.gives_dataclass(return_dict) else output.to_tuple()
 
     def initialize_weights(self) -> None:
         """Hugging Face's initialization: normal with `initializer_range`, biases 0, the padding vector 0."""
@@ -52,7 +56,7 @@ class PretrainedModel(nn.Module):
     def tie_weights(self) -> None:
         """Give the decoder of a language modelling head the matrix of the word embeddings, if they are tied."""
         decoder = getattr(getattr(self, "head", None), "decoder", None)
-        if self.config.tie_word_embeddings and isinstance(decoder, nn.Linear):
+        if self.config.ties_decoder and isinstance(decoder, nn.Linear):
             decoder.weight = self.encoder.embeddings.word.weight
 
     @property
@@ -150,6 +154,7 @@ class PretrainedModel(nn.Module):
         for weight in self.weight_map():
             parts = _parts(parameters[weight.name].data, len(weight.sources))
             yield from zip(weight.sources, parts, strict=True)
+            yield from ((name, parameters[weight.name].data) for name in weight.copies)
 
 
 def _initialize(module: nn.Module, std: float) -> None:

@@ -85,6 +85,11 @@ class EncoderConfig:
             raise ValueError(f"problem_type is {self.problem_type!r}, not one of {', '.join(PROBLEM_TYPES)}")
 
     @property
+    def ties_decoder(self) -> bool:
+        """Whether the language modelling head shares the matrix of the word embeddings."""
+        return self.tie_word_embeddings
+
+    @property
     def labels(self) -> list[str]:
         """Label names by id; an id without a name reads `LABEL_<id>`, as in Hugging Face."""
         return [self.id2label.get(index, f"LABEL_{index}") for index in range(len(self.id2label))]
@@ -212,6 +217,11 @@ class RemBertConfig(EncoderConfig):
     pad_token_id: int | None = 0
     bos_token_id: int | None = 312
     eos_token_id: int | list[int] | None = 313
+
+    @property
+    def ties_decoder(self) -> bool:
+        """Never, whatever `tie_word_embeddings` says, as in Hugging Face: the two matrices differ in width."""
+        return False
 
     @property
     def embedding_size(self) -> int:

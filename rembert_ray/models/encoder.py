@@ -38,7 +38,9 @@ class Embeddings(nn.Module):
         self.pad_token_id = padding
         self.positions_skip_padding = config.positions_skip_padding
         self.word = nn.Embedding(config.vocab_size, size, padding_idx=padding)
-        self.position = nn.Embedding(config.max_position_embeddings, size)
+        # Where padding has a position of its own, its vector does not learn either.
+        padding_position = padding if config.positions_skip_padding else None
+        self.position = nn.Embedding(config.max_position_embeddings, size, padding_idx=padding_position)
         self.token_type = nn.Embedding(config.type_vocab_size, size)
         self.norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)

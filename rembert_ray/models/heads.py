@@ -109,9 +109,12 @@ class Model(PretrainedModel):
         """`BaseModelOutputWithPoolingAndCrossAttentions`; arguments as in `Encoder.forward`."""
         encoded = self.encoder(input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, **options)
         pooled = None if self.pooler is None else self.pooler(encoded.last_hidden_state[:, 0])
-        return self.give(
-            outputs.BaseModelOutputWithPoolingAndCrossAttentions(pooler_output=pooled, **encoded), return_dict
-        )
+        output = outputs.BaseModelOutputWithPoolingAndCrossAttentions(pooler_output=pooled, **encoded)
+        if self.gives_dataclass(return_dict):
+            return output
+        # In Hugging Face's tuple the cache comes before the hidden states, in its output after them.
+        pooled_part = () if pooled is None else (pooled,)
+        return (encoded.last_hidden_state, *pooled_part, *encoded.to_tuple()[1:])
 
 
 class Labelled(PretrainedModel):
@@ -143,7 +146,7 @@ class Labelled(PretrainedModel):
         `labels` are those of the class: see its `loss`.
         """
         inputs = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
-        encoded = self.encoder(*inputs, **{"use_cache": False, **options})
+        encoded = self.encoder(*inputs, **{**options, "use_cache": False})
         logits = self.logits(encoded.last_hidden_state)
         loss = None if labels is None else self.loss(logits, labels)
         return self.give(self.output(loss, logits, encoded.hidden_states, encoded.attentions), return_dict)
@@ -232,7 +235,7 @@ class ForMultipleChoice(PretrainedModel):
         """`MultipleChoiceModelOutput`; every input as in `Encoder.forward` with a second axis for the choices."""
         inputs = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
         flat = [None if x is None else x.flatten(0, 1) for x in inputs]
-        encoded = self.encoder(*flat, **{"use_cache": False, **options})
+        encoded = self.encoder(*flat, **{**options, "use_cache": False})
         n_choices = next(x.shape[1] for x in (input_ids, inputs_embeds) if x is not None)
         logits = self.head(encoded.last_hidden_state[:, 0]).view(-1, n_choices)
         loss = None if labels is None else cross_entropy(logits, labels)
@@ -267,7 +270,7 @@ class ForQuestionAnswering(PretrainedModel):
         `start_positions` and `end_positions` are tokens, `[batch]`; those outside of the row count for nothing.
         """
         inputs = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
-        encoded = self.encoder(*inputs, **{"use_cache": False, **options})
+        encoded = self.encoder(*inputs, **{**options, "use_cache": False})
         start, end = self.head(encoded.last_hidden_state).unbind(-1)
         loss = None
         if start_positions is not None and end_positions is not None:
@@ -281,10 +284,12 @@ class ForQuestionAnswering(PretrainedModel):
         return self.give(output, return_dict)
 
 
-class ForCausalLM(Generation, PretrainedModel):
+class ForCausalLM(Generation):
     """Predicts the next token; `is_decoder` in the configuration makes the encoder causal."""
 
     head_name: ClassVar[str] = CAUSAL_LM
+    caches_with_labels: ClassVar[bool] = True
+    """Whether a cache comes back although labels are given: the one thing that Hugging Face's two families do apart."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__(config)
@@ -308,9 +313,8 @@ class ForCausalLM(Generation, PretrainedModel):
         `labels` are the ids themselves, `[batch, length]`: they are shifted here. `logits_to_keep` computes logits
         for this many last positions (0: for all) or, as a tensor, for these positions.
         """
-        if labels is not None:
-            # Nobody decodes while training.
-            options = {"use_cache": False, **options}
+        if labels is not None and not self.caches_with_labels:
+            options = {**options, "use_cache": False}
         inputs = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
         encoded = self.encoder(*inputs, **options)
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep

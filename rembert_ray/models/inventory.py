@@ -5,6 +5,7 @@ Format: https://huggingface.co/docs/safetensors (8 bytes of little-endian length
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -12,10 +13,11 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, BinaryIO
 
 from rembert_ray.errors import Fault, UnusableError
-from rembert_ray.models.weight_map import HEAD_PREFIXES, Weight
+from rembert_ray.models.config import EncoderConfig
+from rembert_ray.models.weight_map import BASE, HEAD_PREFIXES, Weight, model_weights
 from rembert_ray.storage.location import Location, exists, read_bytes
 
 WEIGHTS_FILE = "model.safetensors"
@@ -26,7 +28,9 @@ OLD_WEIGHT_FILES = (
 )
 DTYPES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 MAX_HEADER_BYTES = 100_000_000
+READ_BYTES = 8 * 2**20
 
+LAYER_NUMBER = re.compile(r"(?<=\.)(\d+)(?=\.)")
 # Stored by checkpoints of transformers before 4.31 although they hold nothing that was learnt.
 IGNORED_NAME = "embeddings.position_ids"
 
@@ -134,6 +138,35 @@ def match(inventory: Mapping[str, Tensor], weights: Sequence[Weight], prefix: st
     )
 
 
+def digest_encoder(folder: Location, config: EncoderConfig) -> str:
+    """sha256 over names, types, shapes and bytes of the encoder's tensors, without pooler and head.
+
+    Equal for two folders whose encoders are equal, whatever heads they have.
+    """
+    inventory, prefix = read_inventory(folder), config.base_model_prefix
+    sources = match(inventory, model_weights(config, BASE, with_pooler=False), prefix).sources
+    digests: dict[str, bytes] = {}
+    in_files = sorted((inventory[name].file, name) for names in sources.values() for name in names)
+    for file, pairs in groupby(in_files, lambda pair: pair[0]):
+        with folder.filesystem.open(folder.child(file).path, "rb") as stream:
+            for _, name in pairs:
+                digests[name.removeprefix(f"{prefix}.")] = _digest_tensor(stream, inventory[name])
+    return hashlib.sha256(b"".join(name.encode() + digests[name] for name in sorted(digests))).hexdigest()
+
+
+def _digest_tensor(stream: BinaryIO, tensor: Tensor) -> bytes:
+    digest = hashlib.sha256(f"{tensor.dtype} {tensor.shape}".encode())
+    stream.seek(tensor.start)
+    left = DTYPES[tensor.dtype] * math.prod(tensor.shape)
+    while left:
+        data = stream.read(min(left, READ_BYTES))
+        if not data:
+            raise UnusableError(Fault(tensor.file, "is cut short", "download it again"))
+        digest.update(data)
+        left -= len(data)
+    return digest.digest()
+
+
 def _stored_name(source: str, prefix: str, bare: bool) -> str:
     stem = source.removeprefix(prefix)
     return stem if bare or stem.startswith(HEAD_PREFIXES) else prefix + stem
@@ -157,8 +190,8 @@ def _fold(names: Sequence[str]) -> list[str]:
     """Every name, but those that differ in the number of the layer only as one: `layer.{0-31}.output.dense.bias`."""
     numbers: dict[tuple[str, str], list[int]] = {}
     for name in names:
-        before, number, after = re.fullmatch(r"(.*?)(?:(?<=\.)(\d+)(?=\.)(.*))?", name, re.DOTALL).groups("")
-        numbers.setdefault((before, after), []).append(int(number or -1))
+        before, number, after = (*LAYER_NUMBER.split(name, maxsplit=1), "-1", "")[:3]
+        numbers.setdefault((before, after), []).append(int(number))
     return [f"{before}{_ranges(found)}{after}" for (before, after), found in numbers.items()]
 
 

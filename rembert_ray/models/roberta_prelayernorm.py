@@ -19,6 +19,7 @@ class RobertaPreLayerNormForCausalLM(heads.ForCausalLM):
     """See `heads.ForCausalLM`."""
 
     config_class = RobertaPreLayerNormConfig
+    caches_with_labels = False
 
 
 class RobertaPreLayerNormForMaskedLM(heads.ForMaskedLM):

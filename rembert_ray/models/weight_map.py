@@ -48,11 +48,15 @@ LM_HEADS = {
 
 @dataclass(frozen=True)
 class Weight:
-    """One parameter of ours: `name` is the concatenation along dimension 0 of the checkpoint's `sources`."""
+    """One parameter of ours: `name` is the concatenation along dimension 0 of the checkpoint's `sources`.
+
+    `copies` are further names under which Hugging Face stores the whole; they are written and never read.
+    """
 
     name: str
     sources: tuple[str, ...]
     shape: tuple[int, ...]
+    copies: tuple[str, ...] = ()
 
     @property
     def source_shape(self) -> tuple[int, ...]:
@@ -94,11 +98,14 @@ def _language_model(config: EncoderConfig) -> Iterator[Weight]:
     size = config.output_size
     yield from _affine("head.dense", dense, size, config.hidden_size)
     yield from _affine("head.norm", norm, size)
-    if not config.tie_word_embeddings:
-        yield from _affine("head.decoder", decoder, config.vocab_size, size)
-    else:
-        # Tied: the matrix is the word embeddings', and Hugging Face stores the bias beside the decoder.
-        yield Weight("head.decoder.bias", (f"{decoder.rpartition('.')[0]}.bias",), (config.vocab_size,))
+    bias, beside = f"{decoder}.bias", f"{decoder.rpartition('.')[0]}.bias"
+    if config.ties_decoder:
+        # The matrix is the word embeddings', and Hugging Face stores the bias beside the decoder.
+        yield Weight("head.decoder.bias", (beside,), (config.vocab_size,))
+        return
+    yield Weight("head.decoder.weight", (f"{decoder}.weight",), (config.vocab_size, size))
+    # RoBERTa untied has a second bias that nothing reads.
+    yield Weight("head.decoder.bias", (bias,), (config.vocab_size,), (beside,) if config.norm_first else ())
 
 
 def _encoder(config: EncoderConfig, prefix: str) -> Iterator[Weight]:

@@ -74,18 +74,26 @@ def _open(location: Location) -> Iterator[BinaryIO]:
 
 def _read(stream: BinaryIO, stored: StoredTensor, place: Tensor, buffer: Tensor) -> bool:
     stream.seek(stored.start)
-    flat, dtype, view = place.view(-1), DTYPES[stored.dtype], buffer.numpy().data
+    flat, dtype = place.view(-1), DTYPES[stored.dtype]
     n_items = BUFFER_BYTES // dtype.itemsize
     for first in range(0, len(flat), n_items):
         part = flat[first : first + n_items]
-        n_bytes = part.numel() * dtype.itemsize
-        filled = 0
-        while filled < n_bytes:
-            n_read = stream.readinto(view[filled:n_bytes])  # type: ignore[attr-defined]
-            if not n_read:
-                return False
-            filled += n_read
-        part.copy_(buffer[:n_bytes].view(dtype))
+        is_direct = part.dtype == dtype and part.device.type == "cpu"
+        target = part.view(torch.uint8) if is_direct else buffer[: part.numel() * dtype.itemsize]
+        if not _fill(stream, target.numpy().data):
+            return False
+        if not is_direct:
+            part.copy_(target.view(dtype))
+    return True
+
+
+def _fill(stream: BinaryIO, target: memoryview) -> bool:
+    filled = 0
+    while filled < len(target):
+        n_read = stream.readinto(target[filled:])  # type: ignore[attr-defined]
+        if not n_read:
+            return False
+        filled += n_read
     return True
 
 

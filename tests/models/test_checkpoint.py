@@ -10,9 +10,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rembert_ray.errors import UnusableError
-from rembert_ray.models.config import RemBertConfig
+from rembert_ray.models import auto
+from rembert_ray.models.config import AutoConfig, RemBertConfig, RobertaPreLayerNormConfig
 from rembert_ray.models.inventory import match, read_inventory
 from rembert_ray.models.rembert import RemBertForTokenClassification, RemBertModel
+from rembert_ray.models.weight_map import HEADS
 from rembert_ray.storage.location import locate
 
 TINY = {
@@ -44,14 +46,29 @@ def faults_of(folder, model=RemBertForTokenClassification):
     return [str(fault) for fault in error.value.faults]
 
 
-def test_weight_map_names_every_parameter_with_its_shape():
-    for model in (
-        RemBertForTokenClassification(RemBertConfig(**TINY)),
-        RemBertModel(RemBertConfig(**TINY)),
-        RemBertModel(RemBertConfig(**TINY), add_pooling_layer=False),
-    ):
-        found = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-        assert {weight.name: weight.shape for weight in model.weight_map()} == found
+SHARED = {name: size for name, size in TINY.items() if name != "input_embedding_size"}
+CONFIGS = {
+    "rembert": RemBertConfig(**TINY),
+    "rembert decoder": RemBertConfig(**TINY, is_decoder=True, add_cross_attention=True),
+    "roberta": RobertaPreLayerNormConfig(**SHARED),
+    "roberta untied": RobertaPreLayerNormConfig(**SHARED, tie_word_embeddings=False),
+    "roberta decoder": RobertaPreLayerNormConfig(**SHARED, is_decoder=True, add_cross_attention=True),
+}
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_weight_map_names_every_parameter_with_its_shape(config, head):
+    model = auto.model_class(config, head)(config)
+    found = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    assert {weight.name: weight.shape for weight in model.weight_map()} == found
+    sources = [source for weight in model.weight_map() for source in weight.sources]
+    assert len(sources) == len(set(sources))
+
+
+def test_weight_map_without_pooler():
+    model = RemBertModel(RemBertConfig(**TINY), add_pooling_layer=False)
+    assert {weight.name for weight in model.weight_map()} == {name for name, _ in model.named_parameters()}
 
 
 def test_missing_unknown_and_misshapen_tensors_are_reported_together(folder):
@@ -84,9 +101,78 @@ def test_stored_position_ids_of_old_checkpoints_are_read_over(folder):
     RemBertForTokenClassification.from_pretrained(str(folder))
 
 
-def test_dtype_on_load_is_what_was_asked_for(folder):
-    model = RemBertForTokenClassification.from_pretrained(str(folder), dtype=torch.bfloat16)
-    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+@pytest.mark.parametrize("stored", [torch.float64, torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("wanted", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_dtype_on_load_is_what_was_asked_for(folder, stored, wanted):
+    exact = RemBertForTokenClassification.from_pretrained(str(folder)).to(stored)
+    exact.save_pretrained(str(folder))
+    assert json.loads((folder / "config.json").read_text())["dtype"] == str(stored).removeprefix("torch.")
+    model = RemBertForTokenClassification.from_pretrained(str(folder), dtype=wanted)
+    assert model.dtype == wanted
+    for found, expected in zip(model.parameters(), exact.parameters(), strict=True):
+        assert torch.equal(found, expected.to(wanted))
+
+
+def test_device_on_load(folder):
+    model = RemBertForTokenClassification.from_pretrained(str(folder), device=torch.device("cpu"))
+    assert model.device == torch.device("cpu")
+    assert not model.training
+
+
+def test_a_head_that_is_there_in_part_keeps_that_part(folder):
+    before = load_file(folder / "model.safetensors")
+    rewrite(folder, lambda tensors: tensors.pop("classifier.bias"))
+    with pytest.warns(UserWarning, match=r"lacks classifier\.bias: initialized at random"):
+        model = RemBertForTokenClassification.from_pretrained(str(folder))
+    assert torch.equal(model.head.classifier.weight, before["classifier.weight"])
+    assert torch.equal(model.head.classifier.bias, torch.zeros(2))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"num_lables": 3}, {"torch_dtypo": torch.float16}, {"config": CONFIGS["rembert"], "num_labels": 5}],
+    ids=["typo", "another typo", "beside a configuration"],
+)
+def test_options_that_nobody_has_are_refused(folder, options):
+    with pytest.raises(TypeError, match=[*options][-1]):
+        RemBertForTokenClassification.from_pretrained(str(folder), **options)
+
+
+def test_a_folder_may_be_a_path(folder, tmp_path_factory):
+    model = RemBertForTokenClassification.from_pretrained(folder)
+    other = tmp_path_factory.mktemp("other")
+    model.save_pretrained(other)
+    assert auto.AutoModelForTokenClassification.from_pretrained(other).config == model.config
+    assert AutoConfig.from_pretrained(other) == model.config
+
+
+def test_norms_of_very_old_checkpoints(folder):
+    before = load_file(folder / "model.safetensors")
+
+    def change(tensors):
+        for name in [name for name in tensors if "LayerNorm" in name]:
+            tensors[name.replace(".weight", ".gamma").replace(".bias", ".beta")] = tensors.pop(name)
+
+    rewrite(folder, change)
+    model = RemBertForTokenClassification.from_pretrained(str(folder), strict=True)
+    assert torch.equal(model.encoder.embeddings.norm.weight, before["rembert.embeddings.LayerNorm.weight"])
+
+
+def test_weights_that_are_random_are_those_of_hugging_face():
+    torch.manual_seed(0)
+    loud = {"initializer_range": 0.5}
+    for config in (RemBertConfig(**TINY, **loud), RobertaPreLayerNormConfig(**SHARED, **loud)):
+        model = auto.AutoModelForMaskedLM.from_config(config)
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):
+                assert not parameter.any(), name
+            elif "norm" in name:
+                assert (parameter == 1).all(), name
+            else:
+                assert 0.4 < parameter.std() < 0.6, name
+        assert not model.encoder.embeddings.word.weight[config.pad_token_id].any()
+        is_zero = not model.encoder.embeddings.position.weight[1].any()
+        assert is_zero == isinstance(config, RobertaPreLayerNormConfig)
 
 
 def test_inventory_reads_headers_only_and_agrees_with_the_weight_map(folder):
