@@ -10,19 +10,20 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from rembert_ray.engine.documents import WindowOptions
 from rembert_ray.errors import Fault, UnusableError, nearest
 from rembert_ray.fingerprint import Fingerprint, digest_model, digest_tokenizer, make_fingerprint
 from rembert_ray.footers import InputNeeds
 from rembert_ray.manifest import Manifest
 from rembert_ray.models.config import CONFIG_FILE, AutoConfig, EncoderConfig
-from rembert_ray.models.inventory import match, read_inventory
+from rembert_ray.models.inventory import digest_encoder, match, read_inventory
 from rembert_ray.plan import Plan, make_plan, resume_plan
 from rembert_ray.schema_faults import faults_from
 from rembert_ray.storage.listing import expand_input, input_root
 from rembert_ray.storage.location import Location, locate
 from rembert_ray.storage.probe import probe_output
-from rembert_ray.tasks.base import COMMON_FIELDS, Task, find_task
-from rembert_ray.tokenizers.rembert import RemBertTokenizer
+from rembert_ray.tasks.base import COMMON_FIELDS, LIST_COLUMNS, Task, find_task
+from rembert_ray.tokenizers.auto import AutoTokenizer
 
 NO_FINGERPRINT = Fingerprint({})
 RAY_WORKING_DIR = "runtime_resources/working_dir_files"
@@ -33,7 +34,8 @@ class CheckedJob:
     """A job of which everything is known to be usable.
 
     plan: the stored plan when the output has one, else a new one that is not stored yet.
-    capacity: tokens of text in a window, special tokens not counted.
+    windows: how long documents are read.
+    warnings: what can be used but may not be what was meant; the plan and the summary show them.
     """
 
     manifest: Manifest
@@ -42,16 +44,18 @@ class CheckedJob:
     model: Location
     output: Location
     columns: dict[str, str]
-    capacity: int
+    windows: WindowOptions
     precision: str
     plan: Plan
+    warnings: tuple[str, ...] = ()
 
 
 class _Faults:
-    """Collects the faults of independent checks: `with faults:` around each."""
+    """Collects the faults of independent checks, `with faults:` around each, and the warnings of the task."""
 
     def __init__(self) -> None:
         self.found: list[Fault] = []
+        self.warnings: list[str] = []
 
     def __enter__(self) -> None:
         pass
@@ -104,9 +108,10 @@ def check_job(manifest: Manifest, *, for_writing: bool = True) -> CheckedJob:
     assert model is not None
     assert output is not None
     assert plan is not None
-    capacity = _window_tokens(manifest, config) - 2
+    text = manifest.text
+    windows = WindowOptions(text.max_tokens or config.max_tokens, text.overlap, text.long_documents)
     precision = resolve_precision(manifest)
-    return CheckedJob(manifest, task, config, model, output, columns, capacity, precision, plan)
+    return CheckedJob(manifest, task, config, model, output, columns, windows, precision, plan, tuple(faults.warnings))
 
 
 def check_task(manifest: Manifest) -> tuple[Task, list[Fault]]:
@@ -118,26 +123,35 @@ def check_task(manifest: Manifest) -> tuple[Task, list[Fault]]:
         UnusableError: no such task.
     """
     kind = find_task(manifest.task, manifest.where("task"))
-    unknown = [name for name in manifest.input.columns if name not in kind.input_columns]
+    known = {name for form in kind.input_forms for name in form}
     faults = [
         Fault(
             manifest.where(f"input.columns.{name}"),
             f"task {manifest.task} reads no column {name!r}",
-            nearest(name, kind.input_columns),
+            nearest(name, known),
         )
-        for name in unknown
+        for name in manifest.input.columns
+        if name not in known
     ]
+    if not faults and not any(set(form) >= manifest.input.columns.keys() for form in kind.input_forms):
+        forms = " or ".join(" and ".join(form) for form in kind.input_forms)
+        what = f"task {manifest.task} reads {forms}, not {' and '.join(manifest.input.columns)}"
+        faults.append(Fault(manifest.where("input.columns"), what, "name the columns of one of them"))
     try:
         parameters = kind.Parameters.model_validate(manifest.head)
     except ValidationError as error:
         parameters = kind.Parameters()
         faults += faults_from(error, kind.Parameters, manifest.where, prefix=("head",))
-    return kind(parameters), faults
+    task = kind(parameters)
+    task.form = tuple(resolve_columns(manifest, task))
+    return task, faults
 
 
 def resolve_columns(manifest: Manifest, task: Task) -> dict[str, str]:
-    """The task's word for each column it reads -> the column of the corpus."""
-    return {name: manifest.input.columns.get(name, name) for name in task.input_columns}
+    """The task's word for each column it reads -> the column of the corpus: the first form with all that are named."""
+    named = manifest.input.columns
+    form = next((form for form in task.input_forms if set(form) >= named.keys()), task.input_forms[0])
+    return {name: named.get(name, name) for name in form}
 
 
 def resolve_precision(manifest: Manifest) -> str:
@@ -145,10 +159,6 @@ def resolve_precision(manifest: Manifest) -> str:
     if manifest.precision != "auto":
         return manifest.precision
     return "bfloat16" if manifest.resources.gpus_per_actor else "float32"
-
-
-def _window_tokens(manifest: Manifest, config: EncoderConfig) -> int:
-    return manifest.text.max_tokens or config.max_tokens
 
 
 def _check_output(manifest: Manifest, for_writing: bool) -> Location:
@@ -173,32 +183,61 @@ def _check_model(manifest: Manifest, model: Location, task: Task | None, faults:
         config = AutoConfig.from_pretrained(model)
     tokenizer = None
     with faults:
-        tokenizer = RemBertTokenizer.from_pretrained(model)
+        tokenizer = AutoTokenizer.from_pretrained(model)
+    if config is None or task is None:
+        return config
     with faults:
         inventory = read_inventory(model)
-        if task is not None and config is not None:
-            faults.found += match(inventory, task.weights(config), config.base_model_prefix).faults(str(model))
-    if config is None:
-        return None
+        faults.found += match(inventory, task.weights(config), config.base_model_prefix).faults(str(model))
+    with faults:
+        task.set_configs([_check_part(part, own, model, faults) for _, part, own in task.parts(model)])
     if tokenizer is not None and len(tokenizer) > config.vocab_size:
         what = f"vocab_size is {config.vocab_size:,}, the tokenizer has {len(tokenizer):,} tokens"
         raise UnusableError(
             Fault(str(model.child(CONFIG_FILE)), what, "take the tokenizer that the model was made with")
         )
-    _check_windows(manifest, config)
-    if task is not None:
-        _check_names(manifest, task, config)
+    if tokenizer is not None:
+        _check_windows(manifest, config, tokenizer.num_special_tokens_to_add())
+        faults.warnings += task.take_tokenizer(model, tokenizer)
+        has_segments = getattr(task.parameters, "segments", False) and tokenizer.template.second_type_id
+        if has_segments and config.type_vocab_size < 2 and len(task.form) > 1:
+            what = "true, but the model has one token type only"
+            faults.found.append(Fault(manifest.where("head.segments"), what, "set it to false"))
+    faults.found += [
+        Fault(manifest.where(f"head.{key}".rstrip(".")), what, fix) for key, what, fix in task.faults(config)
+    ]
+    _check_names(manifest, task, config)
     return config
 
 
-def _check_windows(manifest: Manifest, config: EncoderConfig) -> None:
-    n_tokens = _window_tokens(manifest, config)
+def _check_part(part: Task, folder: Location, model: Location, faults: _Faults) -> EncoderConfig:
+    """The configuration of one of several heads; its encoder and tokenizer must be those of `model`."""
+    config = AutoConfig.from_pretrained(folder)
+    if folder == model:
+        return config
+    with faults:
+        inventory = read_inventory(folder)
+        found = match(inventory, part.weights(config), config.base_model_prefix).faults(str(folder))
+        faults.found += found
+        if not found and digest_encoder(folder, config) != digest_encoder(model, AutoConfig.from_pretrained(model)):
+            what = f"its encoder is not that of {model}"
+            raise UnusableError(Fault(str(folder), what, "heads in one pass share one encoder: run them as two jobs"))
+    with faults:
+        if digest_tokenizer(folder) != digest_tokenizer(model):
+            what = f"its tokenizer is not that of {model}"
+            raise UnusableError(Fault(str(folder), what, "copy the tokenizer files of the one to the other"))
+    return config
+
+
+def _check_windows(manifest: Manifest, config: EncoderConfig, n_special: int) -> None:
+    n_tokens = manifest.text.max_tokens or config.max_tokens
     if n_tokens > config.max_tokens:
         what = f"{n_tokens} is more than the model's {config.max_tokens} positions"
         raise UnusableError(Fault(manifest.where("text.max_tokens"), what, "leave it out to use all positions"))
-    if n_tokens - 2 <= manifest.text.overlap:
-        what = f"{manifest.text.overlap} leaves nothing new in a window of {n_tokens} tokens, 2 of them special"
-        raise UnusableError(Fault(manifest.where("text.overlap"), what, f"at most {max(n_tokens - 3, 0)}"))
+    capacity, overlap = n_tokens - n_special, manifest.text.overlap
+    if capacity <= overlap:
+        what = f"{overlap} leaves nothing new in a window of {n_tokens} tokens, {n_special} of them special"
+        raise UnusableError(Fault(manifest.where("text.overlap"), what, f"at most {max(capacity - 1, 0)}"))
 
 
 def _check_names(manifest: Manifest, task: Task, config: EncoderConfig) -> None:
@@ -215,6 +254,9 @@ def _check_names(manifest: Manifest, task: Task, config: EncoderConfig) -> None:
 
 def _fingerprint(manifest: Manifest, task: Task, model: Location) -> Fingerprint:
     parameters: dict[str, Any] = task.parameters.model_dump()
+    others = {key: digest_model(own) for key, _, own in task.parts(model) if own != model}
+    if others:
+        parameters["model_digests"] = others
     return make_fingerprint(
         model_digest=digest_model(model),
         tokenizer_digest=digest_tokenizer(model),
@@ -233,7 +275,7 @@ def _plan(manifest: Manifest, columns: dict[str, str], fingerprint: Fingerprint,
     files = expand_input(manifest.input.path)
     if output is not None and (stored := resume_plan(output, fingerprint, files)) is not None:
         return stored
-    needs = InputNeeds.from_manifest(manifest, columns)
+    needs = InputNeeds.from_manifest(manifest, columns, dict.fromkeys(LIST_COLUMNS, "text_list"))
     record = {
         "manifest": manifest.model_dump(mode="json"),
         "made_in": str(Path.cwd()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,6 +57,8 @@ def plan(manifest: ManifestArgument, overrides: SetOption = None) -> None:
     with reported():
         checked = check_job(load_manifest(manifest, overrides or ()), for_writing=False)
         print(describe(checked.plan))
+        for warning in checked.warnings:
+            print(f"warning     {warning}")
 
 
 @app.command()
@@ -78,6 +81,52 @@ def sample(
 
     with reported():
         for line in describe_sample(output, rows, with_error=errors):
+            print(line)
+
+
+@app.command()
+def evaluate(
+    output: OutputArgument,
+    labels: Annotated[str, typer.Option(metavar="COLUMN", help="a column of input.keep that holds the right results")],
+    by: Annotated[str | None, typer.Option(metavar="COLUMN", help="measure its groups, too: a kept column")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="as JSON, with each label's scores")] = False,
+) -> None:
+    """Measure an output against labels that the job kept: accuracy, F1, exact match, as the task has it."""
+    from rembert_ray.evaluation.evaluate import evaluate as evaluate_output
+
+    with reported():
+        found = evaluate_output(output, labels, by)
+        for line in [json.dumps(found.to_dict(), indent=2, ensure_ascii=False)] if as_json else found.lines():
+            print(line)
+
+
+@app.command()
+def tasks() -> None:
+    """List the tasks with what they read, write and take as parameters."""
+    from rembert_ray.catalog import describe_tasks
+
+    for line in describe_tasks():
+        print(line)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of a manifest, for editors and checkers."""
+    from rembert_ray.catalog import manifest_schema
+
+    print(json.dumps(manifest_schema(), indent=2, ensure_ascii=False))
+
+
+@app.command()
+def convert(
+    source: Annotated[str, typer.Argument(help="a checkpoint folder with pytorch_model.bin or tf_model.h5")],
+    target: Annotated[str, typer.Argument(help="the new folder: a path or a URL")],
+) -> None:
+    """Turn a checkpoint of an older format into a safetensors folder, which is the only kind that jobs read."""
+    from rembert_ray.convert.convert import convert as convert_folder
+
+    with reported():
+        for line in convert_folder(source, target).lines:
             print(line)
 
 

@@ -24,6 +24,7 @@ from pydantic import (
     Field,
     PrivateAttr,
     ValidationError,
+    WithJsonSchema,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -93,6 +94,9 @@ def _gpu_share(value: object) -> object:
 
 
 Gpus = Annotated[float, BeforeValidator(_gpu_share)]
+BYTES_PATTERN = r"^\s*[0-9]+(\.[0-9]+)?\s*([kmgtKMGT][iI]?)?[bB]\s*$"
+BYTES_SCHEMA = {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": BYTES_PATTERN}]}
+ByteCount = Annotated[int, BeforeValidator(_byte_count), WithJsonSchema(BYTES_SCHEMA)]
 AutoCpus = Annotated[float | Literal["auto"], BeforeValidator(_auto_or(lambda value: value > 0, "a number above 0"))]
 Text = Annotated[str, Field(min_length=1)]
 
@@ -139,6 +143,11 @@ class TextOptions(Section):
         description="window size in tokens, special tokens included; null: what the model's positions allow",
     )
     overlap: int = Field(default=64, ge=0, description="tokens shared by neighbouring windows")
+    long_documents: Literal["window", "truncate", "error"] = Field(
+        default="window",
+        description="what happens to a document of more than one window: all of it is read, window by window; only its "
+        "beginning is, and `truncated` says so; it becomes an `error` value",
+    )
 
     @model_validator(mode="after")
     def _check_overlap(self) -> TextOptions:
@@ -152,7 +161,7 @@ class Sharding(Section):
     """How large a shard may be; whichever limit is met first counts."""
 
     rows: int = Field(default=10_000, gt=0, le=MAX_SHARD_ROWS, description="at most so many rows")
-    bytes: Annotated[int, BeforeValidator(_byte_count)] = Field(
+    bytes: ByteCount = Field(
         default=64 * 1024**2,
         gt=0,
         le=MAX_SHARD_BYTES,
@@ -286,10 +295,11 @@ def _folder_of(path_or_url: str) -> str:
 
 def _resolve_paths(source: Source, folder: str) -> None:
     """Make the paths of `source` absolute, in place; what is no text is left to the schema check."""
-    for path in (("model",), ("input", "path"), ("output", "path")):
-        section = source.values
-        for part in path[:-1]:
-            section = section.get(part) if isinstance(section, dict) else None
+    heads = _at(source.values, ("head", "heads"))
+    n_heads = len(heads) if isinstance(heads, list) else 0
+    of_heads: list[KeyPath] = [("head", "heads", number, "model") for number in range(n_heads)]
+    for path in [("model",), ("input", "path"), ("output", "path"), *of_heads]:
+        section = _at(source.values, path[:-1])
         value = section.get(path[-1]) if isinstance(section, dict) else None
         if isinstance(section, dict) and isinstance(value, str) and value:
             base = str(Path.cwd()) if source.is_overridden(path) else folder
@@ -297,6 +307,17 @@ def _resolve_paths(source: Source, folder: str) -> None:
                 section[path[-1]] = resolve_path(value, base)
             except ValueError as error:
                 source.faults.append(Fault(source.where(path), str(error), "give a full path or URL"))
+
+
+def _at(values: Any, path: KeyPath) -> Any:
+    """What stands at a key path, or None."""
+    for part in path:
+        is_there = isinstance(values, dict) or (isinstance(values, list) and isinstance(part, int))
+        try:
+            values = values[part] if is_there else None
+        except (KeyError, IndexError):
+            return None
+    return values
 
 
 def resolve_path(path: str, folder: str) -> str:

@@ -1,10 +1,12 @@
-"""Arithmetic of ragged arrays: rows of different lengths, flat, with the boundaries beside them. numpy only."""
+"""Arithmetic of ragged arrays: rows of different lengths, flat, with the boundaries beside them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 Lengths = NDArray[np.integer] | NDArray[np.bool_] | Sequence[int]
@@ -22,3 +24,19 @@ def ragged_arange(starts: NDArray[np.integer], lengths: NDArray[np.integer]) -> 
     bounds = splits(lengths)
     steps: NDArray[np.int64] = np.arange(bounds[-1], dtype=np.int64)
     return steps + np.repeat(np.asarray(starts, np.int64) - bounds[:-1], lengths)
+
+
+def as_lists(values: NDArray[Any], row_splits: NDArray[np.integer]) -> pa.Array:
+    """Flat values `[total]` or `[total, width]` and row boundaries `[rows + 1]` as a list column."""
+    items = pa.array(values.reshape(-1))
+    if values.ndim == 2:
+        items = pa.FixedSizeListArray.from_arrays(items, values.shape[1])
+    return pa.LargeListArray.from_arrays(pa.array(np.asarray(row_splits, np.int64)), items)
+
+
+def flat_values(lists: pa.Array) -> NDArray[Any]:
+    """The flat values of a list column, `[total]` or `[total, width]`; a null row has none."""
+    items = lists.flatten()
+    if pa.types.is_fixed_size_list(items.type):
+        return np.asarray(items.flatten()).reshape(-1, items.type.list_size)
+    return np.asarray(items) if not pa.types.is_boolean(items.type) else items.to_numpy(zero_copy_only=False)

@@ -38,7 +38,7 @@ def faults(job, *overrides):
 def test_a_usable_job_is_planned_and_nothing_is_left_behind(job, tmp_path):
     checked = check_job(load_manifest(job), for_writing=False)
     assert checked.plan.n_rows == 2
-    assert checked.capacity == 510
+    assert checked.windows.max_tokens == 512
     assert checked.precision == "float32"
     assert not (tmp_path / "out").exists()
 

@@ -19,8 +19,8 @@ LAYERS = [
     {"engine"},
     {"tasks"},
     {"stages"},
-    {"check"},
-    {"cluster", "pipeline", "report"},
+    {"check", "catalog", "convert"},
+    {"cluster", "pipeline", "report", "evaluation"},
     {"job"},
     {"cli", "entry"},
     {"__main__"},
@@ -56,7 +56,19 @@ def test_layers_look_one_way_and_transformers_is_never_imported(path):
 
 
 @pytest.mark.parametrize(
-    "module", ["manifest", "plan", "fingerprint", "check", "report.verbs", "cli", "tasks.tag", "tasks.embed"]
+    "module",
+    [
+        "manifest",
+        "plan",
+        "fingerprint",
+        "check",
+        "catalog",
+        "report.verbs",
+        "cli",
+        "evaluation.evaluate",
+        "tasks.tag",
+        "tasks.embed",
+    ],
 )
 def test_planning_and_looking_import_neither_torch_nor_ray(module):
     code = (

@@ -62,7 +62,7 @@ def test_defaults(folder: Path) -> None:
         "input": {"path": str(folder / "corpus"), "columns": {}, "keep": []},
         "output": {"path": str(folder / "out")},
         "head": {},
-        "text": {"max_tokens": None, "overlap": 64},
+        "text": {"max_tokens": None, "overlap": 64, "long_documents": "window"},
         "sharding": {"rows": 10_000, "bytes": 64 * 1024**2},
         "resources": dict.fromkeys(["actors", "cpus_per_actor", "encoders", "batch_tokens"], "auto")
         | {"gpus_per_actor": 0.0},

@@ -26,33 +26,49 @@ class WindowTable:
 
     ids: int32 `[tokens]`, special tokens included, window after window.
     starts: int64 `[windows + 1]`, where each window begins in `ids`.
-    kept_starts, kept_ends: int32 `[windows]`, the positions within a window that the task reads. Ranges of a
-        document's windows partition its tokens, so that no token is read twice where windows overlap.
+    second_starts: int32 `[windows]`, the position within a window from which its tokens are of segment 1; the window's
+        length where all are of segment 0.
+    kept: int32 `[kept]`, the positions within their windows of the tokens that the task reads, window after window.
+    kept_splits: int64 `[windows + 1]`, where the kept tokens of each window begin in `kept`.
     """
 
     ids: Int
     starts: Long
-    kept_starts: Int
-    kept_ends: Int
+    second_starts: Int
+    kept: Int
+    kept_splits: Long
+
+    @classmethod
+    def from_ranges(
+        cls,
+        ids: NDArray[np.integer],
+        starts: Long,
+        kept_starts: NDArray[np.integer],
+        kept_ends: NDArray[np.integer],
+        second_starts: NDArray[np.integer] | None = None,
+    ) -> WindowTable:
+        """Windows of which the task reads positions `kept_starts` to `kept_ends`, int `[windows]`."""
+        n_kept = np.asarray(kept_ends, np.int64) - kept_starts
+        kept = ragged_arange(np.asarray(kept_starts, np.int64), n_kept).astype(np.int32)
+        second = np.diff(starts) if second_starts is None else second_starts
+        return cls(ids.astype(np.int32), starts, second.astype(np.int32), kept, splits(n_kept))
 
     def __len__(self) -> int:
-        return len(self.kept_starts)
+        return len(self.second_starts)
 
     @property
     def lengths(self) -> Long:
         """Tokens of each window, special tokens included."""
         return np.diff(self.starts)
 
-    @property
-    def kept_splits(self) -> Long:
-        """int64 `[windows + 1]`: where the kept tokens of each window begin among all kept tokens."""
-        return splits(self.kept_ends - self.kept_starts)
-
     def take(self, windows: Long) -> WindowTable:
         """These windows, in this order."""
-        lengths = self.lengths[windows]
-        index = ragged_arange(self.starts[:-1][windows], lengths)
-        return WindowTable(self.ids[index], splits(lengths), self.kept_starts[windows], self.kept_ends[windows])
+        lengths, n_kept = self.lengths[windows], np.diff(self.kept_splits)[windows]
+        tokens = ragged_arange(self.starts[:-1][windows], lengths)
+        kept = ragged_arange(self.kept_splits[:-1][windows], n_kept)
+        return WindowTable(
+            self.ids[tokens], splits(lengths), self.second_starts[windows], self.kept[kept], splits(n_kept)
+        )
 
 
 @dataclass(frozen=True)
@@ -61,6 +77,7 @@ class PackedBatch:
 
     windows: int64 `[windows]`, indices into the shard's `WindowTable`, longest first.
     ids: int64 `[tokens]`.
+    token_type_ids: int64 `[tokens]`, or None where all are 0.
     lengths: tokens of each window.
     kept: int64 `[kept]`, flat indices of the tokens that the task reads, window after window.
     kept_lengths: int64 `[windows]`, how many of them each window has.
@@ -68,6 +85,7 @@ class PackedBatch:
 
     windows: Long
     ids: Long
+    token_type_ids: Long | None
     lengths: Long
     kept: Long
     kept_lengths: Long
@@ -122,25 +140,29 @@ def _even_bounds(starts: Long, n_batches: int) -> Long:
 
 def build_batch(table: WindowTable, windows: Long) -> PackedBatch:
     """The flat arrays of one forward pass over these windows."""
-    lengths = table.lengths[windows]
-    first = splits(lengths)[:-1]
-    kept_lengths = (table.kept_ends - table.kept_starts)[windows].astype(np.int64)
+    part = table.take(windows)
+    lengths, first, kept_lengths = part.lengths, part.starts[:-1], np.diff(part.kept_splits)
+    token_type_ids = None
+    if (part.second_starts < lengths).any():
+        position = ragged_arange(np.zeros_like(lengths), lengths)
+        token_type_ids = (position >= np.repeat(part.second_starts, lengths)).astype(np.int64)
     return PackedBatch(
         windows=windows,
-        ids=table.ids[ragged_arange(table.starts[:-1][windows], lengths)].astype(np.int64),
+        ids=part.ids.astype(np.int64),
+        token_type_ids=token_type_ids,
         lengths=lengths,
-        kept=ragged_arange(first + table.kept_starts[windows], kept_lengths),
+        kept=np.repeat(first, kept_lengths) + part.kept,
         kept_lengths=kept_lengths,
     )
 
 
 def find_equal(table: WindowTable) -> tuple[Long, Long]:
-    """Windows that are equal in ids and kept range are computed once.
+    """Windows that are equal in ids, segments and kept tokens are computed once.
 
     Returns:
         Indices of the first of each kind, and for every window the position of its kind among them.
     """
-    seen: dict[tuple[bytes, int, int], int] = {}
+    seen: dict[tuple[bytes, int, bytes], int] = {}
     inverse = np.empty(len(table), dtype=np.int64)
     first: list[int] = []
     for window, key in enumerate(_keys(table)):
@@ -151,9 +173,13 @@ def find_equal(table: WindowTable) -> tuple[Long, Long]:
     return np.array(first, dtype=np.int64), inverse
 
 
-def _keys(table: WindowTable) -> Iterator[tuple[bytes, int, int]]:
-    data, width = table.ids.tobytes(), table.ids.itemsize
-    bounds = zip(table.starts[:-1].tolist(), table.starts[1:].tolist(), strict=True)
-    kept = zip(table.kept_starts.tolist(), table.kept_ends.tolist(), strict=True)
-    for (start, end), (kept_start, kept_end) in zip(bounds, kept, strict=True):
-        yield data[start * width : end * width], kept_start, kept_end
+def _keys(table: WindowTable) -> Iterator[tuple[bytes, int, bytes]]:
+    ids = _cut(table.ids, table.starts)
+    kept = _cut(table.kept, table.kept_splits)
+    yield from zip(ids, table.second_starts.tolist(), kept, strict=True)
+
+
+def _cut(values: Int, bounds: Long) -> Iterator[bytes]:
+    data, width = values.tobytes(), values.itemsize
+    for start, end in itertools.pairwise(bounds.tolist()):
+        yield data[start * width : end * width]

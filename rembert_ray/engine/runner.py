@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -55,8 +55,10 @@ class DeviceBatch:
 class Head(Protocol):
     """What a task does with hidden states on the device; only what it returns leaves the device."""
 
-    per_token: bool
-    """Whether results are per kept token, else per window."""
+    @property
+    def token_values(self) -> Container[str]:
+        """Names of the results that are per kept token; the others are per window."""
+        ...
 
     def reduce(self, hidden: Tensor, batch: DeviceBatch) -> Mapping[str, Tensor]:
         """`[tokens, hidden]` to named tensors whose first axis is kept tokens or windows."""
@@ -90,6 +92,19 @@ class RunResult:
     facts: RunFacts
 
 
+class Engine(Protocol):
+    """What an infer actor asks of whatever runs windows: a `Runner`, or a loop that generates text."""
+
+    @property
+    def token_values(self) -> Container[str]:
+        """See `Head.token_values`."""
+        ...
+
+    def run(self, table: WindowTable) -> RunResult:
+        """Every window once, equal ones together."""
+        ...
+
+
 @dataclass
 class _Work:
     """The state of one run."""
@@ -113,6 +128,7 @@ class Runner:
     def __init__(self, encoder: Encoder, head: Head, device: torch.device, batch_tokens: int | None = None) -> None:
         self.encoder = encoder
         self.head = head
+        self.token_values = head.token_values
         self.device = device
         default = CUDA_BATCH_TOKENS if device.type == "cuda" else CPU_BATCH_TOKENS
         self.batch_tokens = batch_tokens or default
@@ -132,7 +148,7 @@ class Runner:
             while len(todo):
                 todo = self._run_within_budget(work, todo, thread)
         work.facts.batch_tokens = self.batch_tokens
-        return _spread(work, inverse, self.head.per_token)
+        return _spread(work, inverse, self.head.token_values)
 
     def _run_within_budget(self, work: _Work, todo: Long, thread: ThreadPoolExecutor) -> Long:
         """Run batches at the present budget; on out of memory halve it and return what is left to do."""
@@ -169,10 +185,12 @@ class Runner:
         started = time.perf_counter()
         layout = PackedLayout.from_lengths(batch.lengths.tolist(), self.device)
         ids = self._to_device(batch.ids)
-        hidden = self.encoder.encode(ids, torch.zeros_like(ids), layout)
+        types = batch.token_type_ids
+        token_type_ids = torch.zeros_like(ids) if types is None else self._to_device(types)
+        hidden = self.encoder.encode(ids, token_type_ids, layout)
         kept = DeviceBatch(self._to_device(batch.kept), self._to_device(batch.kept_lengths), layout.cu_seqlens)
         reduced = {name: value.cpu().numpy() for name, value in self.head.reduce(hidden, kept).items()}
-        _store(work, batch, reduced, self.head.per_token)
+        _store(work, batch, reduced, self.head.token_values)
         work.facts.forward_s += time.perf_counter() - started
         work.facts.n_batches += 1
         work.facts.n_tokens_computed += batch.n_tokens
@@ -202,14 +220,14 @@ def _wait_for(future: Future[PackedBatch], facts: RunFacts) -> PackedBatch:
     return batch
 
 
-def _store(work: _Work, batch: PackedBatch, reduced: Mapping[str, NDArray[np.generic]], per_token: bool) -> None:
+def _store(
+    work: _Work, batch: PackedBatch, reduced: Mapping[str, NDArray[np.generic]], token_values: Container[str]
+) -> None:
     table = work.table
-    if per_token:
-        places = ragged_arange(table.kept_splits[:-1][batch.windows], batch.kept_lengths)
-        n_places = int(table.kept_splits[-1])
-    else:
-        places, n_places = batch.windows, len(table)
+    tokens = ragged_arange(table.kept_splits[:-1][batch.windows], batch.kept_lengths)
     for name, value in reduced.items():
+        is_token = name in token_values
+        places, n_places = (tokens, int(table.kept_splits[-1])) if is_token else (batch.windows, len(table))
         if len(value) != len(places):
             raise TypeError(f"head returned {len(value)} rows of {name!r} for {len(places)} places")
         if name not in work.values:
@@ -217,12 +235,10 @@ def _store(work: _Work, batch: PackedBatch, reduced: Mapping[str, NDArray[np.gen
         work.values[name][places] = value
 
 
-def _spread(work: _Work, inverse: Long, per_token: bool) -> RunResult:
+def _spread(work: _Work, inverse: Long, token_values: Container[str]) -> RunResult:
     """From distinct windows back to all windows."""
-    index = inverse
-    if per_token:
-        starts = work.table.kept_splits
-        index = ragged_arange(starts[:-1][inverse], np.diff(starts)[inverse])
-    values = {name: value[index] for name, value in work.values.items()}
+    starts = work.table.kept_splits
+    tokens = ragged_arange(starts[:-1][inverse], np.diff(starts)[inverse])
+    values = {name: value[tokens if name in token_values else inverse] for name, value in work.values.items()}
     failures = {window: work.failures[int(kind)] for window, kind in enumerate(inverse) if int(kind) in work.failures}
     return RunResult(values, failures, work.facts)

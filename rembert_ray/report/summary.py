@@ -49,6 +49,8 @@ def describe_end(
     )
     phases = ", ".join(f"{phase} {seconds:.1f} s" for phase, seconds in tally.seconds.items())
     yield f"work        {phases} (added over workers); {format_bytes(tally.n_bytes)} written"
+    for warning in checked.warnings:
+        yield f"warning     {warning}"
     for row in sample_rows(output, plan.fingerprint.digest):
         yield f"sample      {checked.task.render(row)}"
     if failures:

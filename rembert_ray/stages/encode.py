@@ -5,22 +5,24 @@ A text that cannot be used becomes an `error` value here, and the row goes on wi
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from rembert_ray.engine.packing import Long
+from rembert_ray.engine.documents import Documents
 from rembert_ray.errors import ShardError
 from rembert_ray.plan import Shard
 from rembert_ray.stages import payload
 from rembert_ray.stages.envelope import Envelope, run_stage, this_process
-from rembert_ray.stages.spec import TEXT, JobSpec
+from rembert_ray.stages.inputs import arrow_type, read_inputs
+from rembert_ray.stages.spec import JobSpec
 from rembert_ray.storage.location import locate
 from rembert_ray.storage.parquet import read_rows
-from rembert_ray.tasks.base import Documents
-from rembert_ray.tokenizers.rembert import RemBertTokenizer
+from rembert_ray.tokenizers.auto import AutoTokenizer
 
 
 class Encode:
@@ -28,7 +30,9 @@ class Encode:
 
     def __init__(self, spec: JobSpec) -> None:
         self.spec = spec
-        self.tokenizer = RemBertTokenizer.from_pretrained(spec.model)
+        # Each worker has its cores from Ray; the `tokenizers` library would take all of the machine's.
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        self.tokenizer = AutoTokenizer.from_pretrained(spec.model)
 
     def __call__(self, sealed: pa.Table) -> pa.Table:
         """See `run_stage`."""
@@ -45,10 +49,10 @@ class Encode:
         return envelope
 
     def _read(self, shard: Shard) -> pa.Table:
-        """Kept columns, then the text under `payload.TEXT`."""
-        text = self.spec.columns[TEXT]
+        """Kept columns, then those that the task reads under `payload.INPUT`."""
         in_file = [name for name in self.spec.kept.names if name not in shard.partition]
-        table = read_rows(locate(shard.url), shard.row_start, shard.n_rows, list(dict.fromkeys([*in_file, text])))
+        names = list(dict.fromkeys([*in_file, *self.spec.columns.values()]))
+        table = read_rows(locate(shard.url), shard.row_start, shard.n_rows, names)
         if table.num_rows != shard.n_rows:
             raise ShardError(f"{shard.url}: {table.num_rows} rows at {shard.row_start}, planned {shard.n_rows}")
         columns: dict[str, pa.Array | pa.ChunkedArray] = {}
@@ -57,59 +61,41 @@ class Encode:
                 columns[field.name] = pa.repeat(pa.scalar(shard.partition[field.name], field.type), shard.n_rows)
             else:
                 columns[field.name] = table.column(field.name)
-        columns[payload.TEXT] = table.column(text).cast(pa.large_string())
+        for name, column in self.spec.columns.items():
+            columns[payload.INPUT + name] = table.column(column).cast(arrow_type(name))
         return pa.table(columns)
 
     def _encode(self, table: pa.Table, set_aside: dict[int, str]) -> pa.Table:
-        texts, errors = read_texts(table.column(payload.TEXT))
+        inputs, errors = read_inputs({name: table.column(payload.INPUT + name) for name in self.spec.columns})
         for row, reason in set_aside.items():
             errors[row] = reason
-        is_good = np.array([error is None for error in errors], dtype=np.bool_)
-        good = [text for text, error in zip(texts, errors, strict=True) if error is None]
-        documents = self.spec.task.encode(good, self.tokenizer, self.spec.capacity, self.spec.overlap)
-        for name, column in payload.document_columns(spread_rows(documents, is_good)).items():
+        good_rows = [row for row, error in enumerate(errors) if error is None]
+        good = {name: [values[row] for row in good_rows] for name, values in inputs.items()}
+        documents = self.spec.task.encode(good, self.tokenizer, self.spec.windows)
+        for index, reason in documents.errors.items():
+            errors[good_rows[index]] = reason
+        for name, column in payload.document_columns(spread_rows(documents, good_rows, len(errors))).items():
             table = table.append_column(name, column)
-        table = table.set_column(
-            table.column_names.index(payload.TEXT), payload.TEXT, pa.array(texts, pa.large_string())
-        )
+        for name, values in inputs.items():
+            place = table.column_names.index(payload.INPUT + name)
+            table = table.set_column(place, payload.INPUT + name, pa.array(values, arrow_type(name)))
         return table.append_column(payload.ERROR, pa.array(errors, pa.string()))
 
 
-def read_texts(column: pa.ChunkedArray) -> tuple[list[str], list[str | None]]:
-    """Texts of a string column, and for each why it cannot be used (then the text is "").
-
-    Parquet promises UTF-8 and does not check it: lone surrogates and other invalid bytes do reach us.
-    """
-    try:
-        values = column.to_pylist()
-    except UnicodeDecodeError:
-        values = [_decode(value) for value in column.cast(pa.large_binary()).to_pylist()]
-    errors = [_text_error(value) for value in values]
-    return [value if isinstance(value, str) else "" for value in values], errors
-
-
-def _decode(data: bytes | None) -> str | UnicodeDecodeError | None:
-    try:
-        return None if data is None else data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        return error
-
-
-def _text_error(value: str | UnicodeDecodeError | None) -> str | None:
-    if value is None:
-        return "text is null"
-    if isinstance(value, UnicodeDecodeError):
-        return f"text is not valid UTF-8 at byte {value.start}"
-    return None
-
-
-def spread_rows(documents: Documents, is_good: NDArray[np.bool_]) -> Documents:
+def spread_rows(documents: Documents, good_rows: list[int], n_rows: int) -> Documents:
     """Documents of the good rows as documents of all rows; the others have no windows and no tokens."""
 
-    def spread(values: Long) -> Long:
-        out = np.zeros(len(is_good), dtype=np.int64)
-        out[is_good] = values
+    def spread(values: NDArray[Any]) -> NDArray[Any]:
+        out = np.zeros(n_rows, dtype=values.dtype)
+        out[good_rows] = values
         return out
 
-    n_windows, n_tokens = spread(documents.n_windows), spread(documents.n_tokens)
-    return replace(documents, n_windows=n_windows, n_tokens=n_tokens)
+    is_good = np.zeros(n_rows, dtype=np.bool_)
+    is_good[good_rows] = True
+    return replace(
+        documents,
+        n_windows=spread(documents.n_windows),
+        n_tokens=spread(documents.n_tokens),
+        truncated=spread(documents.truncated),
+        extras={name: payload.scatter(column, is_good) for name, column in documents.extras.items()},
+    )

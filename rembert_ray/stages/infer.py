@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Container
 from dataclasses import asdict
 from typing import Any
 
@@ -18,8 +19,8 @@ from numpy.typing import NDArray
 
 from rembert_ray.engine.packing import Long, WindowTable
 from rembert_ray.engine.precision import prepack_linears, resolve_dtype
-from rembert_ray.engine.runner import Runner, RunResult
-from rembert_ray.ragged import splits
+from rembert_ray.engine.runner import RunResult
+from rembert_ray.ragged import as_lists, splits
 from rembert_ray.stages import payload
 from rembert_ray.stages.envelope import Envelope, run_stage, this_process
 from rembert_ray.stages.spec import JobSpec
@@ -39,8 +40,7 @@ class Infer:
         device = torch.device("cuda" if spec.runs_on_gpu else "cpu")
         model = spec.task.load_model(spec.model, spec.config, resolve_dtype(spec.precision, device), device)
         prepack_linears(model)
-        encoder, head = spec.task.bind(model)
-        self.runner = Runner(encoder, head, device, spec.batch_tokens)
+        self.engine = spec.task.engine(model, device, spec.batch_tokens)
 
     def __call__(self, sealed: pa.Table) -> pa.Table:
         """See `run_stage`. A device that broke takes the process along: only a new one can use it again."""
@@ -61,34 +61,34 @@ class Infer:
         envelope.set_aside = {}
         with envelope.timed("infer"):
             windows = payload.window_table(table)
-            result = self.runner.run(windows)
-            envelope.table = _add_results(table, windows, result, self.runner.head.per_token)
+            result = self.engine.run(windows)
+            envelope.table = _add_results(table, windows, result, self.engine.token_values)
         envelope.facts |= asdict(result.facts) | {"inferred_at": this_process()}
         return envelope
 
 
-def _add_results(table: pa.Table, windows: WindowTable, result: RunResult, per_token: bool) -> pa.Table:
+def _add_results(table: pa.Table, windows: WindowTable, result: RunResult, token_values: Container[str]) -> pa.Table:
     """Values and row errors instead of ids."""
     windows_of_row = splits(payload.windows_of_rows(table))
-    value_splits = windows.kept_splits[windows_of_row] if per_token else windows_of_row
+    tokens_of_row = windows.kept_splits[windows_of_row]
+    value_splits = {name: tokens_of_row if name in token_values else windows_of_row for name in result.values}
     errors = np.array(table.column(payload.ERROR).to_pylist(), dtype=object)
     row_of_window = np.repeat(np.arange(table.num_rows), np.diff(windows_of_row))
     for window, reason in result.failures.items():
         errors[row_of_window[window]] = reason
-    for row in rows_with_bad_numbers(result.values, value_splits):
-        errors[row] = errors[row] or NOT_A_NUMBER
-    table = table.drop_columns([payload.IDS, payload.ERROR])
+    for name, value in result.values.items():
+        for row in rows_with_bad_numbers(value, value_splits[name]):
+            errors[row] = errors[row] or NOT_A_NUMBER
+    table = table.drop_columns([payload.IDS, payload.SECOND_STARTS, payload.KEPT, payload.ERROR])
     table = table.append_column(payload.ERROR, pa.array(errors.tolist(), pa.string()))
-    for name, column in payload.value_columns(result.values, value_splits).items():
-        table = table.append_column(name, column)
+    for name, value in result.values.items():
+        table = table.append_column(payload.VALUE + name, as_lists(value, value_splits[name]))
     return table
 
 
-def rows_with_bad_numbers(values: dict[str, NDArray[Any]], row_splits: Long) -> list[int]:
-    """Rows of which some value is NaN or infinite."""
-    bad: set[int] = set()
-    for value in values.values():
-        if np.issubdtype(value.dtype, np.floating):
-            is_bad = ~np.isfinite(value).reshape(len(value), -1).all(axis=1)
-            bad.update((np.searchsorted(row_splits, np.flatnonzero(is_bad), side="right") - 1).tolist())
-    return sorted(bad)
+def rows_with_bad_numbers(values: NDArray[Any], row_splits: Long) -> list[int]:
+    """Rows of which some value `[values, ...]` is NaN or infinite."""
+    if not np.issubdtype(values.dtype, np.floating):
+        return []
+    is_bad = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
+    return sorted(set((np.searchsorted(row_splits, np.flatnonzero(is_bad), side="right") - 1).tolist()))

@@ -13,45 +13,56 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from rembert_ray.engine.documents import Documents
 from rembert_ray.engine.packing import Long, WindowTable
-from rembert_ray.ragged import splits
-from rembert_ray.tasks.base import Documents
+from rembert_ray.ragged import as_lists, flat_values, splits
 
 # No column of a corpus is called like this, so kept columns keep their names.
 PREFIX = "rembert_ray."
-TEXT = PREFIX + "text"
+INPUT = PREFIX + "input."
+EXTRA = PREFIX + "extra."
+VALUE = PREFIX + "value."
 ERROR = PREFIX + "error"
 N_TOKENS = PREFIX + "n_tokens"
+TRUNCATED = PREFIX + "truncated"
 IDS = PREFIX + "ids"
 OFFSETS = PREFIX + "offsets"
 IS_UNKNOWN = PREFIX + "is_unknown"
 WINDOW_LENGTHS = PREFIX + "window_lengths"
-KEPT_STARTS = PREFIX + "kept_starts"
-KEPT_ENDS = PREFIX + "kept_ends"
-VALUE = PREFIX + "value."
+SECOND_STARTS = PREFIX + "second_starts"
+KEPT = PREFIX + "kept"
+KEPT_LENGTHS = PREFIX + "kept_lengths"
+OF_WINDOWS = (IDS, WINDOW_LENGTHS, SECOND_STARTS, KEPT, KEPT_LENGTHS)
 
 
 def document_columns(documents: Documents) -> dict[str, pa.Array]:
     """The encoded documents of a shard as columns."""
-    windows, n_windows = documents.windows, documents.n_windows
-    tokens_of_rows = splits(n_windows)
+    windows = documents.windows
+    bounds = splits(documents.n_windows)
     columns = {
         N_TOKENS: pa.array(documents.n_tokens.astype(np.int32)),
-        IDS: ragged(windows.ids, windows.starts[tokens_of_rows]),
-        WINDOW_LENGTHS: ragged(windows.lengths.astype(np.int32), tokens_of_rows),
-        KEPT_STARTS: ragged(windows.kept_starts, tokens_of_rows),
-        KEPT_ENDS: ragged(windows.kept_ends, tokens_of_rows),
+        TRUNCATED: pa.array(documents.truncated),
+        IDS: as_lists(windows.ids, windows.starts[bounds]),
+        WINDOW_LENGTHS: as_lists(windows.lengths.astype(np.int32), bounds),
+        SECOND_STARTS: as_lists(windows.second_starts, bounds),
+        KEPT: as_lists(windows.kept, windows.kept_splits[bounds]),
+        KEPT_LENGTHS: as_lists(np.diff(windows.kept_splits).astype(np.int32), bounds),
+        **{EXTRA + name: column for name, column in documents.extras.items()},
     }
     if documents.offsets is not None and documents.is_unknown is not None:
-        columns[IS_UNKNOWN] = ragged(documents.is_unknown, splits(documents.n_tokens))
-        columns[OFFSETS] = ragged(documents.offsets, splits(documents.n_tokens))
+        columns[IS_UNKNOWN] = as_lists(documents.is_unknown, splits(documents.n_tokens))
+        columns[OFFSETS] = as_lists(documents.offsets, splits(documents.n_tokens))
     return columns
 
 
 def window_table(table: pa.Table) -> WindowTable:
     """All windows of a shard's table, row after row."""
     return WindowTable(
-        flat(table, IDS), splits(flat(table, WINDOW_LENGTHS)), flat(table, KEPT_STARTS), flat(table, KEPT_ENDS)
+        ids=flat(table, IDS),
+        starts=splits(flat(table, WINDOW_LENGTHS)),
+        second_starts=flat(table, SECOND_STARTS),
+        kept=flat(table, KEPT),
+        kept_splits=splits(flat(table, KEPT_LENGTHS)),
     )
 
 
@@ -69,27 +80,16 @@ def set_aside(table: pa.Table, reasons: Mapping[int, str]) -> pa.Table:
         errors[row] = errors[row] or reason
     is_aside = np.zeros(table.num_rows, dtype=np.bool_)
     is_aside[list(reasons)] = True
-    for name in (IDS, WINDOW_LENGTHS, KEPT_STARTS, KEPT_ENDS):
+    for name in OF_WINDOWS:
         column = _one_chunk(table, name)
         cleared = column.take(pa.array(np.arange(table.num_rows), mask=is_aside))
         table = table.set_column(table.column_names.index(name), name, cleared)
     return table.set_column(table.column_names.index(ERROR), ERROR, pa.array(errors, pa.string()))
 
 
-def ragged(values: NDArray[Any], row_splits: NDArray[np.integer]) -> pa.Array:
-    """Flat values `[total]` or `[total, width]` and row boundaries `[rows + 1]` as a list column."""
-    items = pa.array(values.reshape(-1))
-    if values.ndim == 2:
-        items = pa.FixedSizeListArray.from_arrays(items, values.shape[1])
-    return pa.LargeListArray.from_arrays(pa.array(np.asarray(row_splits, np.int64)), items)
-
-
 def flat(table: pa.Table, name: str) -> NDArray[Any]:
     """The flat values of a list column, `[total]` or `[total, width]`; a null row has none."""
-    items = _one_chunk(table, name).flatten()
-    if pa.types.is_fixed_size_list(items.type):
-        return np.asarray(items.flatten()).reshape(-1, items.type.list_size)
-    return np.asarray(items) if not pa.types.is_boolean(items.type) else items.to_numpy(zero_copy_only=False)
+    return flat_values(_one_chunk(table, name))
 
 
 def list_lengths(table: pa.Table, name: str) -> Long:
@@ -97,15 +97,9 @@ def list_lengths(table: pa.Table, name: str) -> Long:
     return np.asarray(_one_chunk(table, name).value_lengths().fill_null(0)).astype(np.int64)
 
 
-def value_columns(values: Mapping[str, NDArray[Any]], row_splits: NDArray[np.integer]) -> dict[str, pa.Array]:
-    """What the head returned, by row."""
-    return {VALUE + name: ragged(value, row_splits) for name, value in values.items()}
-
-
-def values_of(table: pa.Table) -> dict[str, NDArray[Any]]:
-    """What the head returned, flat."""
-    names = [name for name in table.column_names if name.startswith(VALUE)]
-    return {name.removeprefix(VALUE): flat(table, name) for name in names}
+def prefixed(table: pa.Table, prefix: str) -> dict[str, str]:
+    """Names of the columns with a prefix: without it -> in the table."""
+    return {name.removeprefix(prefix): name for name in table.column_names if name.startswith(prefix)}
 
 
 def scatter(array: pa.Array, is_filled: NDArray[np.bool_]) -> pa.Array:

@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
+from rembert_ray.engine.documents import WindowOptions
 from rembert_ray.models.config import EncoderConfig
 from rembert_ray.storage.location import Location
 from rembert_ray.tasks.base import Task, output_schema
-
-TEXT = "text"
 
 
 @dataclass(frozen=True)
@@ -19,7 +18,7 @@ class JobSpec:
 
     columns: the word that the task uses for a column -> its name in the corpus.
     kept: the columns that are copied, with their types.
-    capacity: tokens of text in a window, special tokens not counted; overlap: tokens that neighbours share.
+    windows: how long documents are read.
     precision: `float32`, `bfloat16` or `float16`; `auto` is decided before.
     runs_on_gpu: whether infer actors use CUDA; not left to what a machine happens to have.
     batch_tokens: token budget of a forward pass; None for the device's default.
@@ -33,8 +32,7 @@ class JobSpec:
     output: Location
     columns: dict[str, str]
     kept: pa.Schema
-    capacity: int
-    overlap: int
+    windows: WindowOptions
     fingerprint: str
     plan_id: str
     run_id: str

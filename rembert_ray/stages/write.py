@@ -12,12 +12,12 @@ import numpy as np
 import pyarrow as pa
 
 import rembert_ray
+from rembert_ray.engine.documents import Decodable
 from rembert_ray.errors import ShardError
 from rembert_ray.stages import payload
 from rembert_ray.stages.envelope import Envelope, run_stage
 from rembert_ray.stages.spec import JobSpec
 from rembert_ray.storage.commit import Part, commit_part
-from rembert_ray.tasks.base import Decodable
 
 
 class Write:
@@ -66,6 +66,23 @@ VERSIONS = {
 }
 
 
+def _decodable(good: pa.Table, has_offsets: bool) -> Decodable:
+    def columns(prefix: str) -> dict[str, pa.ChunkedArray]:
+        return {name: good.column(full) for name, full in payload.prefixed(good, prefix).items()}
+
+    return Decodable(
+        inputs={name: column.to_pylist() for name, column in columns(payload.INPUT).items()},
+        n_tokens=np.asarray(good.column(payload.N_TOKENS)).astype(np.int64),
+        truncated=good.column(payload.TRUNCATED).to_numpy(),
+        n_windows=payload.windows_of_rows(good),
+        n_kept=payload.flat(good, payload.KEPT_LENGTHS).astype(np.int64),
+        values={name: payload.flat(good, full) for name, full in payload.prefixed(good, payload.VALUE).items()},
+        offsets=payload.flat(good, payload.OFFSETS) if has_offsets else None,
+        is_unknown=payload.flat(good, payload.IS_UNKNOWN) if has_offsets else None,
+        extras={name: column.combine_chunks() for name, column in columns(payload.EXTRA).items()},
+    )
+
+
 def decode(table: pa.Table, spec: JobSpec) -> pa.Table:
     """Rows with values as rows of the output, in its schema.
 
@@ -74,19 +91,9 @@ def decode(table: pa.Table, spec: JobSpec) -> pa.Table:
     """
     is_good = np.asarray(table.column(payload.ERROR).is_null())
     good = table if is_good.all() else table.filter(pa.array(is_good))
-    kept_tokens = payload.flat(good, payload.KEPT_ENDS) - payload.flat(good, payload.KEPT_STARTS)
-    rows = Decodable(
-        texts=good.column(payload.TEXT).to_pylist(),
-        n_tokens=np.asarray(good.column(payload.N_TOKENS)).astype(np.int64),
-        offsets=payload.flat(good, payload.OFFSETS) if spec.task.has_offsets else None,
-        is_unknown=payload.flat(good, payload.IS_UNKNOWN) if spec.task.has_offsets else None,
-        n_windows=payload.windows_of_rows(good),
-        n_kept=kept_tokens.astype(np.int64),
-        values=payload.values_of(good),
-    )
     columns: dict[str, pa.Array | pa.ChunkedArray] = {name: table.column(name) for name in spec.kept.names}
     if good.num_rows:
-        for name, column in spec.task.decode(rows, spec.config).items():
+        for name, column in spec.task.decode(_decodable(good, spec.task.has_offsets), spec.config).items():
             columns[name] = column if is_good.all() else payload.scatter(column, is_good)
     else:
         columns |= {field.name: pa.nulls(table.num_rows, field.type) for field in spec.task.schema(spec.config)}
@@ -94,7 +101,7 @@ def decode(table: pa.Table, spec: JobSpec) -> pa.Table:
     columns |= {
         "n_tokens": table.column(payload.N_TOKENS),
         "n_windows": pa.array(n_windows),
-        "truncated": pa.repeat(pa.scalar(False), table.num_rows),
+        "truncated": table.column(payload.TRUNCATED),
         "error": table.column(payload.ERROR),
     }
     try:

@@ -10,31 +10,30 @@ from __future__ import annotations
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from rembert_ray.engine.packing import Long, WindowTable
+from rembert_ray.engine.documents import Decodable, Documents, WindowOptions, window_texts
 from rembert_ray.errors import Fault, UnusableError, nearest
 from rembert_ray.models.config import EncoderConfig
 from rembert_ray.models.weight_map import BASE, Weight, model_weights
-from rembert_ray.ragged import ragged_arange, splits
-from rembert_ray.text.windows import cut_windows
+from rembert_ray.text.spans import trim_blanks
 
 if TYPE_CHECKING:
     import torch
 
-    from rembert_ray.engine.runner import Encoder, Head
-    from rembert_ray.models.checkpoint import PretrainedModel
+    from rembert_ray.engine.runner import Encoder, Engine, Head
     from rembert_ray.storage.location import Location
-    from rembert_ray.tokenizers.rembert import RemBertTokenizer
+    from rembert_ray.tokenizers.base import PretrainedTokenizer
+    from rembert_ray.tokenizers.encoding import Encoding
 
+# Columns of these names hold lists of text; all others hold text.
+LIST_COLUMNS = frozenset({"words", "choices"})
 # In every output, after the columns of the task.
 COMMON_FIELDS = (
     pa.field("n_tokens", pa.int32(), nullable=False),
@@ -50,43 +49,6 @@ class Parameters(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-@dataclass(frozen=True)
-class Documents:
-    """The encoded documents of a shard: what the device needs and what decoding needs.
-
-    windows: all windows, document after document.
-    n_windows: int64 `[rows]`, windows of each row; 0 for a row that has an error.
-    n_tokens: int64 `[rows]`, tokens of the text without special tokens.
-    offsets: int32 `[tokens, 2]`, characters of the original text, or None for a task without offsets.
-    is_unknown: bool `[tokens]`, tokens that the vocabulary lacks; None where offsets are.
-    """
-
-    windows: WindowTable
-    n_windows: Long
-    n_tokens: Long
-    offsets: NDArray[np.int32] | None
-    is_unknown: NDArray[np.bool_] | None
-
-
-@dataclass(frozen=True)
-class Decodable:
-    """The good rows of a shard, for `Task.decode`.
-
-    texts: the original texts.
-    n_tokens, offsets, is_unknown: see `Documents`.
-    n_windows, n_kept: int64 `[rows]`, `[windows]`: windows of each row, tokens that were read of each window.
-    values: what the head returned, first axis kept tokens or windows, row after row.
-    """
-
-    texts: list[str]
-    n_tokens: Long
-    offsets: NDArray[np.int32] | None
-    is_unknown: NDArray[np.bool_] | None
-    n_windows: Long
-    n_kept: Long
-    values: Mapping[str, NDArray[Any]]
-
-
 class Task(ABC):
     """One task with its parameters. Cheap to make, picklable; the model is loaded by `load_model`."""
 
@@ -94,13 +56,15 @@ class Task(ABC):
     model_head: ClassVar[str]
     """One of `models.weight_map.HEADS`."""
     Parameters: ClassVar[type[Parameters]]
-    input_columns: ClassVar[tuple[str, ...]] = ("text",)
-    has_offsets: ClassVar[bool] = False
-    reads_special_tokens: ClassVar[bool] = False
-    """Whether the [CLS] that opens a document and the [SEP] that closes it are among the kept tokens."""
+    input_forms: ClassVar[tuple[tuple[str, ...], ...]] = (("text",),)
+    """Sets of columns that the task can read, the usual one first. Columns of `LIST_COLUMNS` are lists of text."""
+    has_offsets: bool = False
+    """Whether `decode` wants the characters of each token."""
 
     def __init__(self, parameters: Any) -> None:
         self.parameters = parameters
+        self.form = self.input_forms[0]
+        """The columns that the manifest names: one of `input_forms`."""
 
     @property
     def has_pooler(self) -> bool:
@@ -115,10 +79,8 @@ class Task(ABC):
     def schema(self, config: EncoderConfig) -> pa.Schema:
         """The columns that the task writes, without `COMMON_FIELDS`."""
 
-    def load_model(
-        self, folder: Location, config: EncoderConfig, dtype: torch.dtype, device: torch.device
-    ) -> PretrainedModel:
-        """The model, in evaluation mode, on the device; its family is the configuration's."""
+    def load_model(self, folder: Location, config: EncoderConfig, dtype: torch.dtype, device: torch.device) -> Any:
+        """What `bind` takes, in evaluation mode, on the device; the family is the configuration's."""
         from rembert_ray.models.auto import model_class
 
         options = {"add_pooling_layer": self.has_pooler} if self.model_head == BASE else {}
@@ -137,27 +99,70 @@ class Task(ABC):
     def decode(self, rows: Decodable, config: EncoderConfig) -> dict[str, pa.Array]:
         """The task's columns for the good rows of a shard, by name."""
 
-    def encode(self, texts: list[str], tokenizer: RemBertTokenizer, capacity: int, overlap: int) -> Documents:
-        """Tokenize texts and cut them into windows of at most `capacity` tokens, special tokens not counted."""
-        encoding = tokenizer.encode_batch(texts, add_special_tokens=False, with_offsets=self.has_offsets)
-        n_tokens = encoding.lengths
-        cut = cut_windows(n_tokens, capacity, overlap)
-        n_windows = np.bincount(cut.row, minlength=len(texts)).astype(np.int64)
-        lengths = (cut.end - cut.start).astype(np.int64)
-        starts = splits(lengths + 2)
-        ids = np.full(starts[-1], tokenizer.cls_token_id, dtype=np.int32)
-        ids[starts[1:] - 1] = tokenizer.sep_token_id
-        ids[ragged_arange(starts[:-1] + 1, lengths)] = encoding.ids[
-            ragged_arange(encoding.row_splits[cut.row] + cut.start, lengths)
-        ]
-        kept_starts, kept_ends = 1 + cut.owned_start - cut.start, 1 + cut.owned_end - cut.start
-        if self.reads_special_tokens:
-            last = np.cumsum(n_windows) - 1
-            kept_starts[last - n_windows + 1] -= 1
-            kept_ends[last] += 1
-        windows = WindowTable(ids, starts, kept_starts, kept_ends)
-        is_unknown = encoding.ids == tokenizer.unk_token_id if self.has_offsets else None
-        return Documents(windows, n_windows, n_tokens, encoding.offsets, is_unknown)
+    @abstractmethod
+    def encode(
+        self, inputs: Mapping[str, list[Any]], tokenizer: PretrainedTokenizer, options: WindowOptions
+    ) -> Documents:
+        """Tokenize the good rows of a shard and cut them into windows; `inputs` are the columns of one form."""
+
+    def engine(self, model: Any, device: torch.device, batch_tokens: int | None) -> Engine:
+        """What runs windows through a loaded model."""
+        from rembert_ray.engine.runner import Runner
+
+        encoder, head = self.bind(model)
+        return Runner(encoder, head, device, batch_tokens)
+
+    def parts(self, model: Location) -> list[tuple[str, Task, Location]]:
+        """The tasks that this one is made of: (key of the head, task, its model folder); itself if it is one."""
+        return [("", self, model)]
+
+    def set_configs(self, configs: list[EncoderConfig]) -> None:
+        """Take the configurations of the models of `parts`, in their order. A task of one part needs none."""
+        return
+
+    def take_tokenizer(self, folder: Location, tokenizer: PretrainedTokenizer) -> list[str]:
+        """Take what the task needs of its model's tokenizer, once and before `faults`; most need nothing.
+
+        Returns:
+            What a person should know of parameters that can be used but may not mean what they seem to: a line each.
+        """
+        return []
+
+    def faults(self, config: EncoderConfig) -> list[tuple[str, str, str]]:
+        """Parameters that do not go with this model: (key of the head, what is wrong, what to do)."""
+        return []
+
+
+def encode_bare(tokenizer: PretrainedTokenizer, texts: list[str], *, with_offsets: bool) -> Encoding:
+    """Tokens of texts without the template's; offsets without blanks at either end, whatever the tokenizer."""
+    encoding = tokenizer.encode_batch(texts, add_special_tokens=False, with_offsets=with_offsets)
+    if encoding.offsets is None or not tokenizer.offsets_hold_blanks:
+        return encoding
+    return replace(encoding, offsets=trim_blanks(texts, encoding.row_splits, encoding.offsets))
+
+
+class TextTask(Task):
+    """A task that reads one text a row and cuts a long one into windows."""
+
+    keeps_special_tokens: ClassVar[bool] = False
+    """Whether the tokens that open and close a document are among the kept ones."""
+
+    @property
+    def reads_whole_texts(self) -> bool:
+        """Whether its windows are those of `window_texts` over the text: then it can share them with other heads."""
+        return True
+
+    def encode(
+        self, inputs: Mapping[str, list[Any]], tokenizer: PretrainedTokenizer, options: WindowOptions
+    ) -> Documents:
+        """See `Task.encode`."""
+        return window_texts(
+            encode_bare(tokenizer, inputs["text"], with_offsets=self.has_offsets),
+            tokenizer.template,
+            options,
+            keeps_special_tokens=self.keeps_special_tokens,
+            unk_id=tokenizer.unk_token_id,
+        )
 
 
 def output_schema(task: Task, config: EncoderConfig, kept: pa.Schema) -> pa.Schema:

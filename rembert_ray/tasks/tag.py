@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from pydantic import Field
 
+from rembert_ray.engine.documents import Decodable, Documents, WindowOptions
+from rembert_ray.engine.packing import Long
+from rembert_ray.errors import nearest
 from rembert_ray.models.config import EncoderConfig
 from rembert_ray.models.weight_map import TOKEN_CLASSIFICATION
 from rembert_ray.ragged import splits
 from rembert_ray.tasks import base
-from rembert_ray.text.spans import Aggregation, LabelScheme, decode_entities, find_word_starts
+from rembert_ray.text.spans import Aggregation, Entities, LabelScheme, decode_entities, find_word_starts, label_words
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
 
     from rembert_ray.engine.runner import DeviceBatch, Encoder, Head
     from rembert_ray.models.heads import ForTokenClassification
+    from rembert_ray.tokenizers.base import PretrainedTokenizer
 
 MAX_RENDERED = 14
 ENTITY = pa.struct(
@@ -35,6 +40,7 @@ ENTITY = pa.struct(
         pa.field("end", pa.int32(), nullable=False),
     ]
 )
+TAGS = pa.field("tags", pa.list_(pa.field("element", pa.string())))
 
 
 class TagParameters(base.Parameters):
@@ -45,12 +51,14 @@ class TagParameters(base.Parameters):
         description="how pieces become entities, as aggregation_strategy of Hugging Face's pipeline",
     )
     ignore_labels: list[str] = Field(default=["O"], description="entities of these groups are not written")
+    labels: list[str] | None = Field(default=None, description="only entities of these groups are written; null: all")
+    min_score: float = Field(default=0.0, ge=0, le=1, description="entities that score less are not written")
 
 
 class TagHead:
     """The classifier over the kept tokens; labels and scores leave the device, not logits."""
 
-    per_token = True
+    token_values = frozenset({"label", "score", "probabilities"})
 
     def __init__(self, classifier: torch.nn.Module, with_probabilities: bool) -> None:
         self.classifier = classifier
@@ -67,18 +75,36 @@ class TagHead:
         return {"label": label.to(torch.int32), "score": score}
 
 
-class Tag(base.Task):
+class Tag(base.TextTask):
     """Token classification."""
 
     name: ClassVar[str] = "tag"
     model_head: ClassVar[str] = TOKEN_CLASSIFICATION
     Parameters: ClassVar[type[base.Parameters]] = TagParameters
-    has_offsets: ClassVar[bool] = True
+    input_forms: ClassVar[tuple[tuple[str, ...], ...]] = (("text",), ("words",))
+    has_offsets = True
     parameters: TagParameters
 
     def schema(self, config: EncoderConfig) -> pa.Schema:
-        """`entities`, in the order of the text."""
-        return pa.schema([pa.field("entities", pa.list_(pa.field("element", ENTITY, nullable=False)))])
+        """`entities` in the order of the text; for `words`, `tags`, too: the label of each word, null without tokens.
+
+        Characters count in the text, or in the words with a space between them.
+        """
+        entities = pa.field("entities", pa.list_(pa.field("element", ENTITY, nullable=False)))
+        return pa.schema([entities, *([TAGS] if self.form == ("words",) else [])])
+
+    def faults(self, config: EncoderConfig) -> list[tuple[str, str, str]]:
+        """See `Task.faults`."""
+        scheme = LabelScheme.from_labels(config.labels)
+        known = set(scheme.labels if self.parameters.aggregation == "none" else scheme.group_names)
+        unknown = [label for label in self.parameters.labels or [] if label not in known]
+        return [("labels", f"the model has no {label!r}", nearest(label, known)) for label in unknown]
+
+    def encode(
+        self, inputs: Mapping[str, list[Any]], tokenizer: PretrainedTokenizer, options: WindowOptions
+    ) -> Documents:
+        """See `Task.encode`. Words are read as a text with a space between them, as the pipeline reads them."""
+        return super().encode({"text": _texts(inputs)}, tokenizer, options)
 
     def bind(self, model: ForTokenClassification) -> tuple[Encoder, Head]:
         """See `Task.bind`."""
@@ -90,7 +116,7 @@ class Tag(base.Task):
         line = " ".join(f"{entity['word']}/{entity['entity_group']}" for entity in entities[:MAX_RENDERED])
         return line + (f" ... {len(entities) - MAX_RENDERED} more" if len(entities) > MAX_RENDERED else "")
 
-    def decode(self, rows: base.Decodable, config: EncoderConfig) -> dict[str, pa.Array]:
+    def decode(self, rows: Decodable, config: EncoderConfig) -> dict[str, pa.Array]:
         """See `Task.decode`."""
         assert rows.offsets is not None
         probabilities = rows.values.get("probabilities")
@@ -98,9 +124,14 @@ class Tag(base.Task):
             labels, scores = rows.values["label"], rows.values["score"]
         else:
             labels, scores = probabilities.argmax(-1), probabilities.max(-1)
-        row_splits = splits(rows.n_tokens)
-        aggregation = self.parameters.aggregation
-        by_word = aggregation not in ("none", "simple")
+        row_splits, texts = splits(rows.n_tokens), _texts(rows.inputs)
+        aggregation, own_words = self.parameters.aggregation, rows.inputs.get("words")
+        word_of_token = word_starts = None
+        if own_words is not None:
+            word_of_token = _word_of_token(own_words, row_splits, rows.offsets)
+            word_starts = np.diff(word_of_token, prepend=-1) > 0
+        elif aggregation not in ("none", "simple"):
+            word_starts = find_word_starts(texts, row_splits, rows.offsets, rows.is_unknown)
         found = decode_entities(
             row_splits,
             rows.offsets,
@@ -108,13 +139,40 @@ class Tag(base.Task):
             scores,
             LabelScheme.from_labels(config.labels),
             aggregation=aggregation,
-            word_starts=find_word_starts(rows.texts, row_splits, rows.offsets, rows.is_unknown) if by_word else None,
+            word_starts=word_starts,
             probabilities=probabilities,
             ignore_labels=self.parameters.ignore_labels,
+            only_labels=self.parameters.labels,
+            min_score=self.parameters.min_score,
         )
-        names = pa.DictionaryArray.from_arrays(pa.array(found.name_ids), pa.array(found.names, pa.string()))
-        words = pa.array(found.words(rows.texts), pa.string())
-        columns = [names.cast(pa.string()), found.scores, words, found.starts, found.ends]
-        entities = pa.StructArray.from_arrays([pa.array(column) for column in columns], fields=list(ENTITY))
-        offsets = pa.array(found.row_splits.astype(np.int32))
-        return {"entities": pa.ListArray.from_arrays(offsets, entities)}
+        columns = {"entities": _entities(found, texts)}
+        if own_words is not None and word_of_token is not None:
+            word_splits = splits([len(words) for words in own_words])
+            ids = label_words(word_of_token, int(word_splits[-1]), labels, scores, aggregation, probabilities)
+            names = pa.array(config.labels, pa.string()).take(pa.array(ids, mask=ids < 0))
+            columns["tags"] = pa.ListArray.from_arrays(pa.array(word_splits.astype(np.int32)), names)
+        return columns
+
+
+def _texts(inputs: Mapping[str, list[Any]]) -> list[str]:
+    return inputs["text"] if "text" in inputs else [" ".join(words) for words in inputs["words"]]
+
+
+def _word_of_token(rows: list[list[str]], row_splits: Long, offsets: NDArray[np.int32]) -> Long:
+    """For each token the index, among the words of all rows, of the word in which it ends; int64 `[tokens]`."""
+    word_splits = splits([len(words) for words in rows])
+    lengths = np.array([len(word) + 1 for words in rows for word in words], dtype=np.int64)
+    starts_of_rows = splits(lengths)[word_splits[:-1]]
+    # Words and the space behind each, one row after the other: a place in this for every token.
+    places = np.repeat(starts_of_rows, np.diff(row_splits)) + np.maximum(offsets[:, 1] - 1, offsets[:, 0])
+    found: Long = np.searchsorted(splits(lengths), places, side="right") - 1
+    last = np.repeat(word_splits[1:] - 1, np.diff(row_splits))
+    return np.minimum(found, last)
+
+
+def _entities(found: Entities, texts: list[str]) -> pa.Array:
+    names = pa.DictionaryArray.from_arrays(pa.array(found.name_ids), pa.array(found.names, pa.string()))
+    words = pa.array(found.words(texts), pa.string())
+    columns = [names.cast(pa.string()), found.scores, words, found.starts, found.ends]
+    entities = pa.StructArray.from_arrays([pa.array(column) for column in columns], fields=list(ENTITY))
+    return pa.ListArray.from_arrays(pa.array(found.row_splits.astype(np.int32)), entities)

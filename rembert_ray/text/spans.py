@@ -106,6 +106,26 @@ class Entities:
         return [texts[row][start:end] for row, start, end in bounds]
 
 
+def trim_blanks(texts: Sequence[str], row_splits: LongArray, offsets: IntArray) -> IntArray:
+    """Offsets without white space at either end, int32 [t, 2]; a token of nothing else is empty, at its end.
+
+    The `tokenizers` library counts the blank before a word to the word; SentencePiece's offsets here do not.
+    """
+    counts = np.diff(row_splits)
+    text_splits = np.append(0, np.cumsum([len(text) for text in texts], dtype=np.int64))
+    base = np.repeat(text_splits[:-1], counts)
+    is_blank = np.array([character.isspace() for character in "".join(texts)], dtype=np.bool_)
+    places = np.arange(len(is_blank))
+    next_visible = np.append(np.where(is_blank, len(places), places), len(places))
+    next_visible = np.minimum.accumulate(next_visible[::-1])[::-1]
+    after_last_visible = np.append(0, np.maximum.accumulate(np.where(is_blank, 0, places + 1)))
+    ends = np.maximum(after_last_visible[offsets[:, 1] + base] - base, offsets[:, 0])
+    starts = np.minimum(next_visible[offsets[:, 0] + base] - base, offsets[:, 1])
+    is_empty = starts >= ends
+    starts = np.where(is_empty, offsets[:, 1], starts)
+    return np.stack([starts, np.where(is_empty, offsets[:, 1], ends)], axis=1).astype(np.int32)
+
+
 def find_word_starts(
     texts: Sequence[str], row_splits: LongArray, offsets: IntArray, is_unknown: BoolArray | None = None
 ) -> BoolArray:
@@ -144,6 +164,8 @@ def decode_entities(
     word_starts: BoolArray | None = None,
     probabilities: FloatArray | None = None,
     ignore_labels: Iterable[str] = ("O",),
+    only_labels: Iterable[str] | None = None,
+    min_score: float = 0.0,
 ) -> Entities:
     """Entities of n documents from the predictions for their t tokens (no special tokens among them).
 
@@ -151,7 +173,8 @@ def decode_entities(
     - `label_ids` [t] and `scores` [t]: the best label of each token and its probability.
     - `word_starts` bool [t] (`find_word_starts`, or the caller's own words): for first, average and max.
     - `probabilities` [t, L]: for average only; first and max need no more than the best label.
-    - `ignore_labels`: dropped after grouping; full labels for none, group names otherwise.
+    - `ignore_labels`: dropped after grouping; full labels for none, group names otherwise. `only_labels`: the others
+      are dropped too. `min_score`: so are entities that score less.
 
     Raises `ValueError` for an unknown aggregation, for what it needs and was not given, and for scores that
     are not numbers (overflow in the model).
@@ -173,9 +196,10 @@ def decode_entities(
         names, name_of_label = scheme.group_names, scheme.group
 
     name_ids = name_of_label[item_labels].astype(np.int32)
-    ignored = set(ignore_labels)
     starts, ends = _surface(first_tokens, offsets)
-    is_kept = np.array([name not in ignored for name in names], dtype=np.bool_)[name_ids] & (starts < ends)
+    wanted = (set(names) if only_labels is None else set(only_labels)) - set(ignore_labels)
+    is_wanted = np.array([name in wanted for name in names], dtype=np.bool_)
+    is_kept = is_wanted[name_ids] & (starts < ends) & (item_scores >= min_score)
     n_kept_before = np.append(0, np.cumsum(is_kept))
     return Entities(
         row_splits=n_kept_before[np.searchsorted(first_tokens, row_splits)],
@@ -185,6 +209,27 @@ def decode_entities(
         starts=starts[is_kept],
         ends=ends[is_kept],
     )
+
+
+def label_words(
+    word_of_token: LongArray,
+    n_words: int,
+    label_ids: NDArray[Any],
+    scores: FloatArray,
+    aggregation: Aggregation,
+    probabilities: FloatArray | None = None,
+) -> IntArray:
+    """The label of each of the caller's own words, int32 [n_words]; -1 for a word without tokens.
+
+    - `word_of_token` int64 [t], never decreasing; the others as for `decode_entities`. Without aggregation by words
+      the first token decides.
+    """
+    firsts = np.flatnonzero(np.diff(word_of_token, prepend=-1))
+    how = aggregation if aggregation in ("average", "max") else "first"
+    found = np.full(n_words, -1, dtype=np.int32)
+    if len(firsts):
+        found[word_of_token[firsts]] = _label_words(firsts, label_ids, scores, how, probabilities)[0]
+    return found
 
 
 def _check_inputs(

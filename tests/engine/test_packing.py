@@ -52,7 +52,7 @@ def windows(*rows, kept=None):
     kept = kept or [(1, len(row) - 1) for row in rows]
     starts, ends = zip(*kept, strict=True)
     ids = np.concatenate([np.array(row, np.int32) for row in rows])
-    return WindowTable(ids, splits(lengths), np.array(starts, np.int32), np.array(ends, np.int32))
+    return WindowTable.from_ranges(ids, splits(lengths), np.array(starts, np.int32), np.array(ends, np.int32))
 
 
 def test_a_batch_is_flat_and_keeps_the_asked_tokens():

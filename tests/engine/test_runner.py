@@ -33,14 +33,14 @@ def model():
 
 
 class KeptTokens:
-    per_token = True
+    token_values = ("vector",)
 
     def reduce(self, hidden, batch):
         return {"vector": hidden[batch.kept]}
 
 
 class FirstTokens:
-    per_token = False
+    token_values = ()
 
     def reduce(self, hidden, batch):
         return {"vector": hidden[batch.cu_seqlens[:-1].long()]}
@@ -62,7 +62,7 @@ def random_table(n_windows=40, seed=0):
     random = np.random.default_rng(seed)
     lengths = random.integers(2, 50, n_windows)
     ids = random.integers(1, 60, lengths.sum()).astype(np.int32)
-    return WindowTable(ids, splits(lengths), np.ones(n_windows, np.int32), (lengths - 1).astype(np.int32))
+    return WindowTable.from_ranges(ids, splits(lengths), np.ones(n_windows, np.int32), (lengths - 1).astype(np.int32))
 
 
 def vectors_one_by_one(model, table):

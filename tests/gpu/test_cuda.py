@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 
 
 class KeptTokens:
-    per_token = True
+    token_values = ("vector",)
 
     def reduce(self, hidden, batch):
         return {"vector": hidden[batch.kept].float()}
@@ -25,7 +25,7 @@ def random_table(n_windows: int) -> WindowTable:
     random = np.random.default_rng(0)
     lengths = random.integers(2, 200, n_windows)
     ids = random.integers(1, 500, lengths.sum()).astype(np.int32)
-    return WindowTable(ids, splits(lengths), np.zeros(n_windows, np.int32), lengths.astype(np.int32))
+    return WindowTable.from_ranges(ids, splits(lengths), np.zeros(n_windows, np.int32), lengths.astype(np.int32))
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rembert_ray.models.config import RemBertConfig
+from rembert_ray.engine.documents import WindowOptions
+from rembert_ray.models.config import AutoConfig
 from rembert_ray.plan import Shard
 from rembert_ray.stages.encode import Encode
 from rembert_ray.stages.envelope import Envelope, seal, unseal
@@ -15,20 +16,26 @@ from rembert_ray.stages.spec import JobSpec
 from rembert_ray.stages.write import Write
 from rembert_ray.storage.location import locate
 from rembert_ray.tasks.base import find_task
+from rembert_ray.tokenizers.auto import AutoTokenizer
 
 
-def make_spec(model, output, task="tag", overlap=4, keep=("id",), **parameters) -> JobSpec:
+def make_spec(
+    model, output, task="tag", overlap=4, keep=("id",), columns=None, long_documents="window", **parameters
+) -> JobSpec:
     kind = find_task(task)
-    config = RemBertConfig.from_pretrained(str(model))
+    config = AutoConfig.from_pretrained(str(model))
+    made = kind(kind.Parameters.model_validate(parameters))
+    made.set_configs([AutoConfig.from_pretrained(part) for _, _, part in made.parts(locate(str(model)))])
+    made.form = tuple(columns or kind.input_forms[0])
+    made.take_tokenizer(locate(str(model)), AutoTokenizer.from_pretrained(model))
     return JobSpec(
-        task=kind(kind.Parameters.model_validate(parameters)),
+        task=made,
         config=config,
         model=locate(str(model)),
         output=locate(str(output)),
-        columns={"text": "text"},
+        columns=columns or {name: name for name in kind.input_forms[0]},
         kept=pa.schema([(name, pa.string()) for name in keep]),
-        capacity=config.max_position_embeddings - 2,
-        overlap=overlap,
+        windows=WindowOptions(config.max_tokens, overlap, long_documents),
         fingerprint="abc123",
         plan_id="plan",
         run_id="run",

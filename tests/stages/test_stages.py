@@ -12,9 +12,10 @@ import torch
 
 from rembert_ray.errors import ShardError, StorageError
 from rembert_ray.plan import Shard
-from rembert_ray.stages.encode import Encode, read_texts
+from rembert_ray.stages.encode import Encode
 from rembert_ray.stages.envelope import Envelope, run_stage, seal, unseal
 from rembert_ray.stages.infer import NOT_A_NUMBER, Infer
+from rembert_ray.stages.inputs import read_inputs
 from rembert_ray.stages.write import Write
 from tests.conftest import DATA, write_corpus
 from tests.stages.conftest import run_shard
@@ -49,15 +50,24 @@ def test_naughty_strings_each_have_a_defined_result(short_model_folder, spec_for
 
 
 def test_invalid_utf8_is_an_error_of_its_row_only():
-    column = pa.chunked_array([invalid_utf8([b"good", b"\xed\xa0\x80lone", None, b"ab\xff", "né".encode()])])
-    texts, errors = read_texts(column)
-    assert texts == ["good", "", "", "", "né"]
+    array = invalid_utf8([b"good", b"\xed\xa0\x80lone", None, b"ab\xff", "né".encode()])
+    column = pa.chunked_array([array.cast(pa.large_string())])
+    values, errors = read_inputs({"text": column})
+    assert values == {"text": ["good", "", "", "", "né"]}
     assert errors == [
         None,
         "text is not valid UTF-8 at byte 0",
         "text is null",
         "text is not valid UTF-8 at byte 2",
         None,
+    ]
+    lists = pa.LargeListArray.from_arrays(pa.array([0, 1, 3, 3, 4, 5], pa.int64()), array.cast(pa.large_string()))
+    values, errors = read_inputs({"words": pa.chunked_array([lists]), "text": column})
+    assert values["words"] == [["good"], [], [], [], ["né"]]
+    assert errors[1:4] == [
+        "words[0] is not valid UTF-8 at byte 0",
+        "text is null",
+        "words[0] is not valid UTF-8 at byte 2",
     ]
 
 
@@ -76,7 +86,7 @@ def test_rows_do_not_depend_on_their_neighbours_or_the_budget(short_model_folder
     spec = spec_for(short_model_folder, task=task)
     _, whole = run_shard(spec, path)
     small = Infer(spec)
-    small.runner.batch_tokens = 30
+    small.engine.batch_tokens = 30
     pieces = []
     for start in range(0, len(texts), 7):
         part = spec_for(short_model_folder, task=task)
@@ -138,14 +148,14 @@ def test_values_that_are_not_numbers_become_row_errors(model_folder, spec_for, t
     spec = spec_for(model_folder, task="embed")
     encode, infer = Encode(spec), Infer(spec)
     (poison,) = encode.tokenizer.encode_batch(["poison"], add_special_tokens=False).ids[-1:]
-    whole = infer.runner.encoder
+    whole = infer.engine.encoder
 
     class Overflowing:
         def encode(self, ids, *arguments):
             hidden = whole.encode(ids, *arguments)
             return torch.where((ids == int(poison))[:, None], torch.nan, hidden)
 
-    infer.runner.encoder = Overflowing()
+    infer.engine.encoder = Overflowing()
     _, rows = run_shard(spec, path, stages=(encode, infer, Write(spec)))
     assert rows["error"].to_pylist() == [None, NOT_A_NUMBER, None, None]
     assert [vector is None for vector in rows["embedding"].to_pylist()] == [False, True, False, False]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -55,14 +57,14 @@ def test_windows_of_a_long_document_are_pooled_by_tokens(short_model_folder, tmp
     text = "in the sky up above the house on the hill there was a light " * 6
     spec, rows = embed(short_model_folder, tmp_path, [text], pooling=pooling, normalize=False, overlap=5)
     assert rows["n_windows"].to_pylist()[0] > 4
-    documents = spec.task.encode([text], Encode(spec).tokenizer, spec.capacity, spec.overlap)
+    documents = spec.task.encode({"text": [text]}, Encode(spec).tokenizer, spec.windows)
     model = RemBertModel.from_pretrained(str(short_model_folder), add_pooling_layer=False)
     kept, first, weights = [], [], []
     for window in range(len(documents.windows)):
         table = documents.windows.take(np.array([window]))
         with torch.inference_mode():
             hidden = model(torch.from_numpy(table.ids[None].astype(np.int64))).last_hidden_state[0].numpy()
-        kept.append(hidden[table.kept_starts[0] : table.kept_ends[0]])
+        kept.append(hidden[table.kept])
         first.append(hidden[0])
         weights.append(len(kept[-1]))
     tokens = np.concatenate(kept)
@@ -86,3 +88,40 @@ def test_vectors_are_plain_fixed_size_lists(model_folder, tmp_path, dtype):
     np.testing.assert_allclose(lengths, 1, atol=2e-3)
     found = duckdb.sql(f"SELECT id, len(embedding) AS n FROM '{spec.output.path}/part-*.parquet'").fetchall()
     assert found == [(f"in-{index}", 32) for index in range(4)]
+
+
+SENTENCES = "in the sky. Das Buch liegt! 今日は。 " + "the house on the hill " * 12 + ".\nlast"
+
+
+def test_sentences_have_the_vectors_that_they_have_alone(short_model_folder, tmp_path):
+    texts = ["one", SENTENCES, "", None, "a. b. c"]
+    _, rows = embed(short_model_folder, tmp_path, texts, vectors="sentence")
+    found = rows["embeddings"].to_pylist()
+    parts = [
+        (row, text[p["start"] : p["end"]], p["embedding"]) for row, text in enumerate(texts) if text for p in found[row]
+    ]
+    assert [part for row, part, _ in parts if row == 1][:3] == ["in the sky.", "Das Buch liegt!", "今日は。"]
+    assert [part for row, part, _ in parts if row == 4] == ["a.", "b.", "c"]
+    assert found[2] == []
+    assert found[3] is None
+    (tmp_path / "alone").mkdir()
+    _, alone = embed(short_model_folder, tmp_path / "alone", [part for _, part, _ in parts])
+    for (_, _, vector), expected in zip(parts, alone["embedding"].to_pylist(), strict=True):
+        np.testing.assert_allclose(vector, expected, atol=1e-5)
+    assert rows["n_windows"].to_pylist()[1] == sum(
+        n for n, (row, *_) in zip(alone["n_windows"].to_pylist(), parts, strict=True) if row == 1
+    )
+
+
+def test_windows_have_a_vector_each_and_their_places_follow_one_another(short_model_folder, tmp_path):
+    texts = [SENTENCES, "one", ""]
+    _, rows = embed(short_model_folder, tmp_path, texts, vectors="window", normalize=False)
+    for text, row in zip(texts, rows.to_pylist(), strict=True):
+        places = [(part["start"], part["end"]) for part in row["embeddings"]]
+        assert len(places) == row["n_windows"]
+        assert all(before[1] <= after[0] for before, after in itertools.pairwise(places))
+        assert all(text[start:end].strip() for start, end in places) or not text
+    (tmp_path / "whole").mkdir()
+    _, whole = embed(short_model_folder, tmp_path / "whole", texts, normalize=False)
+    (only,) = rows["embeddings"].to_pylist()[1]
+    np.testing.assert_allclose(only["embedding"], whole["embedding"].to_pylist()[1], atol=1e-5)

@@ -6,6 +6,8 @@ import json
 import unicodedata
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -91,13 +93,13 @@ def test_each_token_of_a_long_document_comes_from_the_window_where_it_is_most_ce
     tokenizer = Encode(spec).tokenizer
     encoding = tokenizer.encode_batch([text], add_special_tokens=False, with_offsets=True)
     model = RemBertForTokenClassification.from_pretrained(str(short_model_folder))
-    documents = spec.task.encode([text], tokenizer, spec.capacity, spec.overlap)
+    documents = spec.task.encode({"text": [text]}, tokenizer, spec.windows)
     expected = []
     for window in range(row["n_windows"]):
         table = documents.windows.take(np.array([window]))
         with torch.inference_mode():
             logits = model(torch.from_numpy(table.ids[None].astype(np.int64))).logits[0]
-        expected += logits[table.kept_starts[0] : table.kept_ends[0]].softmax(-1).max(-1).indices.tolist()
+        expected += logits[table.kept].softmax(-1).max(-1).indices.tolist()
     assert len(expected) == len(encoding.ids) == row["n_tokens"]
     visible = [label for label, (start, end) in zip(expected, encoding.offsets, strict=True) if start < end]
     assert [entity["entity_group"] for entity in row["entities"]] == [LABELS[label] for label in visible]
@@ -110,3 +112,66 @@ def test_words_are_cut_from_the_original_text_whatever_the_normalizer_did(model_
     for text, entities in zip(texts, rows["entities"].to_pylist(), strict=True):
         assert entities
         assert all(entity["word"] == text[entity["start"] : entity["end"]] for entity in entities)
+
+
+WORDS = [
+    ["in", "the", "sky", "up", "above"],
+    ["Das", "", "Buch", " ", "liegt"],
+    [],
+    ["naïve", "café", "—", "“quoted”", "½", "👍🏽", "ｗｏｒｄｓ"],
+    ["the"] * 60,
+]
+
+
+@pytest.mark.parametrize("aggregation", ["none", "first", "average", "max"])
+def test_words_get_the_label_of_their_own_tokens(short_model_folder, tmp_path, aggregation):
+    path = tmp_path / "in.parquet"
+    rows = [*WORDS, None, ["a", None]]
+    pq.write_table(pa.table({"id": list("abcdefg"), "words": pa.array(rows, pa.list_(pa.string()))}), path)
+    spec = make_spec(short_model_folder, tmp_path / "out", columns={"words": "words"}, aggregation=aggregation)
+    receipt, table = run_shard(spec, path)
+    assert receipt.failure is None
+    found = table.to_pylist()
+    assert [row["error"] for row in found[5:]] == ["words is null", "words[1] is null"]
+    for words, row in zip(WORDS, found, strict=False):
+        assert len(row["tags"]) == len(words)
+        assert [tag is None for tag in row["tags"]] == [not word.strip() for word in words]
+        text = " ".join(words)
+        assert all(entity["word"] == text[entity["start"] : entity["end"]] for entity in row["entities"])
+    tokenizer = Encode(spec).tokenizer
+    model = RemBertForTokenClassification.from_pretrained(str(short_model_folder))
+    for words, row in zip(WORDS[:4], found, strict=False):
+        text = " ".join(words)
+        encoding = tokenizer.encode_batch([text], with_offsets=True)
+        assert len(encoding.ids) <= 24, "one window"
+        with torch.inference_mode():
+            probabilities = model(torch.from_numpy(encoding.ids[None].astype(np.int64))).logits[0].softmax(-1)[1:-1]
+        owner = [word for word, part in enumerate(words) for _ in range(len(part) + 1)]
+        tokens = {}
+        for token, (start, end) in enumerate(encoding.offsets[1:-1].tolist()):
+            tokens.setdefault(owner[max(end - 1, start)], []).append(probabilities[token])
+        for word, rows_of_word in tokens.items():
+            table = torch.stack(rows_of_word)
+            best = {
+                "average": table.mean(0).argmax(),
+                "max": table[table.max(-1).values.argmax()].argmax(),
+            }.get(aggregation, table[0].argmax())
+            assert row["tags"][word] == LABELS[int(best)]
+
+
+def test_entities_can_be_filtered_by_group_and_score(model_folder, tmp_path):
+    path = write_corpus(tmp_path / "in.parquet", ["in the sky up above", "Das Buch liegt auf dem Tisch."] * 5)
+
+    def entities(name, **parameters):
+        rows = run_shard(make_spec(model_folder, tmp_path / name, **parameters), path)[1]
+        return [[(e["start"], e["entity_group"], e["score"]) for e in row] for row in rows["entities"].to_pylist()]
+
+    everything = entities("all", ignore_labels=[])
+    scores = sorted(score for row in everything for *_, score in row)
+    least = scores[len(scores) // 2]
+    groups = {group for row in everything for _, group, _ in row}
+    wanted = sorted(groups)[0]
+    filtered = entities("some", ignore_labels=[], labels=[wanted], min_score=least)
+    assert filtered == [[e for e in row if e[1] == wanted and e[2] >= least] for row in everything]
+    task = make_spec(model_folder, tmp_path / "wrong", labels=["PERR"]).task
+    assert task.faults(make_spec(model_folder, tmp_path / "wrong2").config)[0][0] == "labels"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -14,6 +16,7 @@ from rembert_ray.text.spans import (
     LabelScheme,
     decode_entities,
     find_word_starts,
+    trim_blanks,
 )
 
 IOB = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
@@ -314,3 +317,20 @@ def test_equals_the_rules_token_by_token(
         (group, start, end) for group, _, start, end in expected
     ]
     np.testing.assert_allclose(entities.scores, [score for _, score, _, _ in expected], rtol=1e-6)
+
+
+@given(st.lists(st.text(alphabet="ab \u3000\n\u00e9", max_size=12), min_size=1, max_size=4), st.data())
+def test_trimmed_offsets_hold_no_blank_at_either_end(texts, data):
+    rows, counts = [], []
+    for text in texts:
+        cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=5)))
+        bounds = [0, *cuts, len(text)]
+        rows += list(itertools.pairwise(bounds))
+        counts.append(len(bounds) - 1)
+    row_splits = np.append(0, np.cumsum(counts))
+    found = trim_blanks(texts, row_splits, np.array(rows, np.int32).reshape(-1, 2))
+    of_text = np.repeat(np.arange(len(texts)), counts)
+    for text_index, (start, end), (left, right) in zip(of_text, rows, found.tolist(), strict=True):
+        text = texts[text_index]
+        assert text[left:right] == text[start:end].strip()
+        assert start <= left <= right <= end

@@ -1,0 +1,5 @@
+"""`ray job submit --working-dir . -- python jobs/answer.py`. See `rembert_ray.entry` for arguments."""
+
+from rembert_ray.entry import main
+
+main(__file__)
