@@ -242,11 +242,15 @@ def _check_windows(manifest: Manifest, config: EncoderConfig, n_special: int) ->
 
 def _check_names(manifest: Manifest, task: Task, config: EncoderConfig) -> None:
     written = {*task.schema(config).names, *(field.name for field in COMMON_FIELDS)}
-    taken = [name for name in manifest.input.keep if name in written]
+    taken = [name for name in manifest.input.kept_names if name in written]
     if taken:
         raise UnusableError(
             [
-                Fault(manifest.where("input.keep"), f"task {task.name} writes a column {name!r} itself", "rename it")
+                Fault(
+                    manifest.where("input.keep"),
+                    f"task {task.name} writes a column {name!r} itself",
+                    f"keep it under another name, with input.rename: {{{name}: own_{name}}}",
+                )
                 for name in taken
             ]
         )
@@ -265,7 +269,10 @@ def _fingerprint(manifest: Manifest, task: Task, model: Location) -> Fingerprint
         precision=resolve_precision(manifest),
         text=manifest.text.model_dump(),
         columns=resolve_columns(manifest, task),
-        keep=manifest.input.keep,
+        keep=[
+            f"{name} as {own}" if name != own else name
+            for name, own in zip(manifest.input.keep, manifest.input.kept_names, strict=True)
+        ],
         sharding=manifest.sharding.model_dump(),
     )
 

@@ -206,6 +206,7 @@ class Job:
             output=checked.output,
             columns=checked.columns,
             kept=self.plan.schema,
+            renamed=checked.manifest.input.rename,
             windows=checked.windows,
             fingerprint=self.plan.fingerprint.digest,
             plan_id=self.plan.plan_id,

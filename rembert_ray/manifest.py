@@ -118,12 +118,25 @@ class Input(Section):
         default=(), strict=False, description="columns or Hive partition keys copied to the output"
     )
 
+    rename: dict[str, Text] = Field(
+        default={},
+        description="kept column -> its name in the output, for instance where the task writes the same name",
+    )
+
+    @property
+    def kept_names(self) -> list[str]:
+        """The kept columns as they are called in the output."""
+        return [self.rename.get(name, name) for name in self.keep]
+
     @model_validator(mode="after")
     def _check_keep(self) -> Input:
-        repeated = sorted({name for name in self.keep if self.keep.count(name) > 1})
+        if strange := sorted(set(self.rename) - set(self.keep)):
+            message = "input.rename names columns that are not in input.keep: {names}"
+            raise PydanticCustomError("rename", message, {"names": ", ".join(strange)})
+        repeated = sorted({name for name in self.kept_names if self.kept_names.count(name) > 1})
         if repeated:
             raise PydanticCustomError(
-                "keep", "input.keep names a column twice: {names}", {"names": ", ".join(repeated)}
+                "keep", "two kept columns are called {names} in the output", {"names": ", ".join(repeated)}
             )
         return self
 

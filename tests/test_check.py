@@ -88,6 +88,16 @@ def test_a_kept_column_must_not_have_the_name_of_a_written_one(job, tmp_path):
     pq.write_table(table, tmp_path / "corpus" / "a.parquet")
     found = faults(job, "input.keep=[id, n_tokens, entities]")
     assert sum("writes a column" in fault for fault in found) == 2
+    assert sum("input.rename: {n_tokens: own_n_tokens}" in fault for fault in found) == 1
+    keep = "input.keep=[id, n_tokens, entities]"
+    rename = "input.rename={n_tokens: own_tokens, entities: gold}"
+    checked = check_job(load_manifest(job, [keep, rename]))
+    assert checked.plan.schema.names == ["id", "n_tokens", "entities"]
+    assert checked.manifest.input.kept_names == ["id", "own_tokens", "gold"]
+    other = check_job(load_manifest(job, [keep, "input.rename={n_tokens: own_tokens, entities: silver}"]))
+    assert other.plan.fingerprint.digest != checked.plan.fingerprint.digest
+    assert any("not in input.keep: body" in fault for fault in faults(job, "input.rename={body: text}"))
+    assert any("two kept columns are called id" in fault for fault in faults(job, keep, "input.rename={entities: id}"))
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def test_defaults(folder: Path) -> None:
     assert manifest.model_dump(mode="json") == {
         "task": "tag",
         "model": str(folder.parent / "model"),
-        "input": {"path": str(folder / "corpus"), "columns": {}, "keep": []},
+        "input": {"path": str(folder / "corpus"), "columns": {}, "keep": [], "rename": {}},
         "output": {"path": str(folder / "out")},
         "head": {},
         "text": {"max_tokens": None, "overlap": 64, "long_documents": "window"},

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rembert_ray.errors import Fault, UnusableError, nearest
 from rembert_ray.evaluation.label_columns import MismatchError, read_labels
 from rembert_ray.evaluation.result import Evaluation, Group
-from rembert_ray.evaluation.scoring import SCORINGS, Written, find_scoring
+from rembert_ray.evaluation.scoring import SCORINGS, Written, check_task, find_scoring
 from rembert_ray.plan import Plan, load_plan
 from rembert_ray.storage.commit import list_parts, part_name
 from rembert_ray.storage.location import Location, locate
@@ -41,8 +41,8 @@ def evaluate(output: str, labels: str, by: str | None = None) -> Evaluation:
     location, plan, parts = _open(output)
     digest = plan.fingerprint.digest
     schema = read_footer(location.child(part_name(int(parts[0]), digest))).schema.to_arrow_schema()
-    _check_columns(plan, schema, labels, by)
     written = _find_written(plan, tuple(schema.names))
+    _check_columns(plan, schema, labels, by)
     kind, scoring = find_scoring(written, schema.field(labels))
     found = Evaluation(written.task, labels, by, len(parts), plan.n_shards, scoring.measure)
     columns = [written.prefix + name for name in scoring.columns]
@@ -90,7 +90,7 @@ def _groups_of(found: Evaluation, rows: pa.Table) -> Iterator[tuple[Group, NDArr
         return
     values = rows[found.by].combine_chunks()
     encoded = values if pa.types.is_dictionary(values.type) else values.dictionary_encode()
-    codes = np.asarray(encoded.indices.fill_null(-1)).astype(np.int64)
+    codes = np.asarray(encoded.indices.cast(pa.int64()).fill_null(-1))
     order = np.argsort(codes, kind="stable")
     names = encoded.dictionary.to_pylist()
     for index in np.split(order, np.flatnonzero(np.diff(codes[order])) + 1):
@@ -114,9 +114,10 @@ def _check_columns(plan: Plan, schema: pa.Schema, labels: str, by: str | None) -
             fix = f"add {name} to input.keep and run into a new output.path"
         kept = nearest(name, plan.schema.names) if plan.schema.names else "it kept none"
         faults.append(Fault(f"{option} {name}", what, f"{fix}; {kept}"))
-    if not faults and by is not None and pa.types.is_nested(schema.field(by).type):
-        what = f"a column of type {schema.field(by).type} makes no groups"
-        faults.append(Fault(f"--by {by}", what, "name a column of text or numbers, such as a language"))
+    column = None if faults or by is None else schema.field(by).type
+    if column is not None and (pa.types.is_nested(column) or pa.types.is_floating(column)):
+        what = f"a column of type {column} makes no groups"
+        faults.append(Fault(f"--by {by}", what, "name a column of text or whole numbers, such as a language"))
     if faults:
         raise UnusableError(faults)
 
@@ -127,6 +128,7 @@ def _find_written(plan: Plan, columns: tuple[str, ...]) -> Written:
     model, inputs = manifest["model"], manifest["input"]["columns"]
     parameters = find_task(manifest["task"]).Parameters.model_validate(manifest["head"])
     if not isinstance(parameters, SeveralParameters):
+        check_task(manifest["task"])
         return Written(manifest["task"], parameters, model, columns, inputs)
     heads = [head for head in parameters.heads if head.task in SCORINGS]
     if len(heads) != 1:

@@ -57,16 +57,24 @@ class Scoring:
     read: Callable[[pa.Array], pa.Array] = lambda labels: labels
 
 
-def find_scoring(written: Written, labels: pa.Field) -> tuple[Kind, Scoring]:
-    """The kind of the labels and what to do with them.
+def check_task(task: str) -> None:
+    """Refuse a task without a metric.
 
     Raises:
-        UnusableError: the task has no metric, or none for such labels.
+        UnusableError: it has none.
     """
-    known = SCORINGS.get(written.task)
-    if known is None:
+    if task not in SCORINGS:
         fix = "take its result to a task of yours, e.g. retrieval or clustering, and measure that"
-        raise UnusableError(Fault(f"task {written.task}", "there is no metric for what it writes", fix))
+        raise UnusableError(Fault(f"task {task}", "there is no metric for what it writes", fix))
+
+
+def find_scoring(written: Written, labels: pa.Field) -> tuple[Kind, Scoring]:
+    """The kind of the labels and what to do with them; the task has a metric.
+
+    Raises:
+        UnusableError: the task cannot be measured with such labels, or not what this job wrote of it.
+    """
+    known = SCORINGS[written.task]
     kind = kind_of(labels.type)
     if kind is None or kind not in known:
         accepted = ", or ".join(KINDS[name] for name in known)

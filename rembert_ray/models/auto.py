@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from rembert_ray.models import weight_map
 from rembert_ray.models.checkpoint import PretrainedModel
 from rembert_ray.models.config import AutoConfig, EncoderConfig
-from rembert_ray.storage.location import Location, locate
+from rembert_ray.storage.location import Place, as_location
 
 # The file of a family in this folder and the first part of its class names, by `model_type`.
 FAMILIES = {"rembert": ("rembert", "RemBert"), "roberta-prelayernorm": ("roberta_prelayernorm", "RobertaPreLayerNorm")}
@@ -36,9 +36,9 @@ class AutoModel:
     head_name: ClassVar[str] = weight_map.BASE
 
     @classmethod
-    def from_pretrained(cls, location: str | Location, **options: Any) -> PretrainedModel:
+    def from_pretrained(cls, location: Place, **options: Any) -> PretrainedModel:
         """Load a model; options and errors are those of `PretrainedModel.from_pretrained`."""
-        folder = locate(location) if isinstance(location, str) else location
+        folder = as_location(location)
         config = options.get("config") or AutoConfig.from_pretrained(folder)
         return model_class(config, cls.head_name).from_pretrained(folder, **options)
 

@@ -17,8 +17,8 @@ from rembert_ray.models.inventory import Match, match, read_inventory
 from rembert_ray.models.inventory import Tensor as StoredTensor
 from rembert_ray.models.outputs import ModelOutput
 from rembert_ray.models.weight_map import Weight, model_weights
-from rembert_ray.models.weights_file import read_tensors, write_tensors
-from rembert_ray.storage.location import Location, locate
+from rembert_ray.models.weights_file import DTYPES, read_tensors, write_tensors
+from rembert_ray.storage.location import Location, Place, as_location
 
 MAX_SHARD_BYTES = 5_000_000_000
 
@@ -76,10 +76,10 @@ class PretrainedModel(nn.Module):
     @classmethod
     def from_pretrained(
         cls,
-        location: str | Location,
+        location: Place,
         *,
         config: EncoderConfig | None = None,
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | str = torch.float32,
         device: torch.device | str = "cpu",
         strict: bool = False,
         **options: Any,
@@ -91,7 +91,8 @@ class PretrainedModel(nn.Module):
         Args:
             location: the folder.
             config: taken instead of the folder's `config.json`.
-            dtype: type of the parameters, whatever type the file has.
+            dtype: type of the parameters, whatever type the file has; or its name, or "auto" for the file's own.
+                float32 if nothing is said, where Hugging Face 5 says "auto".
             device: where the parameters go.
             strict: refuse a folder that lacks the head, too. Otherwise a head (or pooler) that is not there is
                 initialized at random, with a warning that names its tensors, as Hugging Face does for fine-tuning.
@@ -103,9 +104,13 @@ class PretrainedModel(nn.Module):
 
         Raises:
             UnusableError: the folder has no model of this class; all missing, unknown and misshapen names at once.
+            TypeError: an option that neither the configuration nor the class has.
+            ValueError: a name that is no type.
         """
-        folder = locate(location) if isinstance(location, str) else location
+        folder = as_location(location)
         of_class = {name: options.pop(name) for name in cls._options() if name in options}
+        if config is not None and options:
+            raise TypeError(f"{', '.join(options)} beside config: set it in the configuration")
         if config is None:
             config = cls.config_class.from_pretrained(folder, **options)
         with torch.device("meta"):
@@ -114,7 +119,7 @@ class PretrainedModel(nn.Module):
         found = match(inventory, model.weight_map(), config.base_model_prefix)
         if found.missing or found.unknown or found.wrong or (strict and found.missing_head):
             raise UnusableError(found.faults(str(folder)))
-        model = model.to(dtype).to_empty(device=device)
+        model = model.to(_resolve_dtype(dtype, inventory)).to_empty(device=device)
         model.tie_weights()
         if found.missing_head:
             names = ", ".join(found.missing_head)
@@ -136,14 +141,14 @@ class PretrainedModel(nn.Module):
                 _initialize(self.get_submodule(name.rpartition(".")[0]), self.config.initializer_range)
         read_tensors(folder, inventory, places)
 
-    def save_pretrained(self, location: str | Location, *, max_shard_bytes: int = MAX_SHARD_BYTES) -> None:
+    def save_pretrained(self, location: Place, *, max_shard_bytes: int = MAX_SHARD_BYTES) -> None:
         """Write `config.json` and `model.safetensors` in Hugging Face's names.
 
         Args:
             location: a folder or fsspec URL; made if it is not there.
             max_shard_bytes: above this many bytes the weights go into several files with an index.
         """
-        folder = locate(location) if isinstance(location, str) else location
+        folder = as_location(location)
         self.config.architectures = [type(self).__name__]
         self.config.extra["dtype"] = str(self.dtype).removeprefix("torch.")
         self.config.save_pretrained(folder)
@@ -155,6 +160,15 @@ class PretrainedModel(nn.Module):
             parts = _parts(parameters[weight.name].data, len(weight.sources))
             yield from zip(weight.sources, parts, strict=True)
             yield from ((name, parameters[weight.name].data) for name in weight.copies)
+
+
+def _resolve_dtype(dtype: torch.dtype | str, inventory: dict[str, StoredTensor]) -> torch.dtype:
+    if dtype == "auto":
+        return DTYPES[next(iter(inventory.values())).dtype]
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise ValueError(f"dtype is {dtype!r}: give a floating point type of torch, its name, or 'auto'")
+    return found
 
 
 def _initialize(module: nn.Module, std: float) -> None:

@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar, Self
 
 from rembert_ray.errors import Fault, UnusableError
-from rembert_ray.storage.location import Location, locate, read_bytes
+from rembert_ray.models.config_faults import config_faults
+from rembert_ray.storage.location import Location, Place, as_location, read_bytes
 
 CONFIG_FILE = "config.json"
-ACTIVATIONS = ("gelu", "gelu_new", "relu", "selu", "silu")
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 
 
@@ -117,25 +117,7 @@ class EncoderConfig:
 
     def faults(self, where: str) -> list[Fault]:
         """Everything in this configuration that no model can be built from."""
-        found = []
-        for f in fields(self):
-            value = getattr(self, f.name)
-            # bool is an int in Python: `vocab_size: true` must not pass as 1.
-            if f.type == "int" and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
-                found.append(Fault(where, f"{f.name} is {value!r}, not a whole number"))
-        if found:
-            return found
-        if self.num_attention_heads < 1 or self.hidden_size % self.num_attention_heads:
-            sizes = f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads"
-            found.append(Fault(where, f"{sizes} {self.num_attention_heads}"))
-        if self.hidden_act not in ACTIVATIONS:
-            known = "known: " + ", ".join(ACTIVATIONS)
-            found.append(Fault(where, f"hidden_act {self.hidden_act!r} is not known", known))
-        if self.positions_skip_padding and self.pad_token_id is None:
-            found.append(Fault(where, "pad_token_id is missing", "positions are counted from it"))
-        if self.add_cross_attention and not self.is_decoder:
-            found.append(Fault(where, "add_cross_attention without is_decoder", "set is_decoder to true"))
-        return found
+        return config_faults(self, where)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], **overrides: Any) -> Self:
@@ -159,15 +141,18 @@ class EncoderConfig:
         return {"model_type": self.model_type, **values, **self.extra}
 
     @classmethod
-    def from_pretrained(cls, location: str | Location, **overrides: Any) -> Self:
+    def from_pretrained(cls, location: Place, **overrides: Any) -> Self:
         """Read `config.json` of a checkpoint folder or fsspec URL; `overrides` replace single values.
 
         Raises:
             UnusableError: no `config.json`, no JSON object in it, another model type, or impossible sizes.
+            TypeError: an override that is no field.
         """
-        folder = locate(location) if isinstance(location, str) else location
+        folder = as_location(location)
         values = read_config(folder)
         where = str(folder.child(CONFIG_FILE))
+        if strange := sorted(overrides.keys() - {f.name for f in fields(cls)}):
+            raise TypeError(f"{cls.__name__} has no {', '.join(strange)}")
         if values.get("model_type") != cls.model_type:
             raise UnusableError(
                 Fault(where, f"model_type is {values.get('model_type')!r}", f"expected {cls.model_type!r}")
@@ -180,9 +165,9 @@ class EncoderConfig:
             raise UnusableError(faults)
         return config
 
-    def save_pretrained(self, location: str | Location) -> None:
+    def save_pretrained(self, location: Place) -> None:
         """Write `config.json` into a folder or fsspec URL."""
-        folder = locate(location) if isinstance(location, str) else location
+        folder = as_location(location)
         folder.filesystem.makedirs(folder.path, exist_ok=True)
         text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False, sort_keys=True) + "\n"
         folder.filesystem.pipe_file(folder.child(CONFIG_FILE).path, text.encode())
@@ -281,15 +266,15 @@ class AutoConfig:
     """Picks the configuration class by `model_type`."""
 
     @staticmethod
-    def from_pretrained(location: str | Location, **overrides: Any) -> EncoderConfig:
+    def from_pretrained(location: Place, **overrides: Any) -> EncoderConfig:
         """The configuration in a checkpoint folder or fsspec URL.
 
         Raises:
             UnusableError: as `EncoderConfig.from_pretrained`; a `model_type` that is not one of ours.
         """
-        folder = locate(location) if isinstance(location, str) else location
+        folder = as_location(location)
         model_type = read_config(folder).get("model_type")
-        if model_type not in CONFIGS:
+        if not isinstance(model_type, str) or model_type not in CONFIGS:
             where, known = str(folder.child(CONFIG_FILE)), "known: " + ", ".join(CONFIGS)
             raise UnusableError(Fault(where, f"model_type is {model_type!r}", known))
         return CONFIGS[model_type].from_pretrained(folder, **overrides)

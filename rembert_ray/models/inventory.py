@@ -31,6 +31,8 @@ MAX_HEADER_BYTES = 100_000_000
 READ_BYTES = 8 * 2**20
 
 LAYER_NUMBER = re.compile(r"(?<=\.)(\d+)(?=\.)")
+# What checkpoints of before 2020 call the parameters of a norm.
+OLD_NORM_NAMES = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
 # Stored by checkpoints of transformers before 4.31 although they hold nothing that was learnt.
 IGNORED_NAME = "embeddings.position_ids"
 
@@ -116,7 +118,8 @@ def match(inventory: Mapping[str, Tensor], weights: Sequence[Weight], prefix: st
     prefix += "."
     bare = not any(name.startswith(prefix) for name in inventory)
     sources = {
-        weight.name: tuple(_stored_name(source, prefix, bare) for source in weight.sources) for weight in weights
+        weight.name: tuple(_stored_name(source, prefix, bare, inventory) for source in weight.sources)
+        for weight in weights
     }
     missing, wrong = [], []
     for weight in weights:
@@ -167,9 +170,11 @@ def _digest_tensor(stream: BinaryIO, tensor: Tensor) -> bytes:
     return digest.digest()
 
 
-def _stored_name(source: str, prefix: str, bare: bool) -> str:
+def _stored_name(source: str, prefix: str, bare: bool, inventory: Mapping[str, Tensor]) -> str:
     stem = source.removeprefix(prefix)
-    return stem if bare or stem.startswith(HEAD_PREFIXES) else prefix + stem
+    name = stem if bare or stem.startswith(HEAD_PREFIXES) else prefix + stem
+    old = next((name.removesuffix(new) + was for new, was in OLD_NORM_NAMES.items() if name.endswith(new)), name)
+    return old if name not in inventory and old in inventory else name
 
 
 def _is_of_head(name: str, prefix: str) -> bool:

@@ -17,7 +17,7 @@ class JobSpec:
     """A job as the stages see it.
 
     columns: the word that the task uses for a column -> its name in the corpus.
-    kept: the columns that are copied, with their types.
+    kept: the columns that are copied, with their types; renamed: those of them that get another name.
     windows: how long documents are read.
     precision: `float32`, `bfloat16` or `float16`; `auto` is decided before.
     runs_on_gpu: whether infer actors use CUDA; not left to what a machine happens to have.
@@ -41,8 +41,10 @@ class JobSpec:
     batch_tokens: int | None = None
     n_threads: int | None = None
     footer: dict[str, str] = field(default_factory=dict)
+    renamed: dict[str, str] = field(default_factory=dict)
 
     @property
     def schema(self) -> pa.Schema:
         """The output's schema: the same for every object of the job."""
-        return output_schema(self.task, self.config, self.kept)
+        kept = [column.with_name(self.renamed.get(column.name, column.name)) for column in self.kept]
+        return output_schema(self.task, self.config, pa.schema(kept))

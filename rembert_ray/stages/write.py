@@ -91,7 +91,9 @@ def decode(table: pa.Table, spec: JobSpec) -> pa.Table:
     """
     is_good = np.asarray(table.column(payload.ERROR).is_null())
     good = table if is_good.all() else table.filter(pa.array(is_good))
-    columns: dict[str, pa.Array | pa.ChunkedArray] = {name: table.column(name) for name in spec.kept.names}
+    columns: dict[str, pa.Array | pa.ChunkedArray] = {
+        spec.renamed.get(name, name): table.column(name) for name in spec.kept.names
+    }
     if good.num_rows:
         for name, column in spec.task.decode(_decodable(good, spec.task.has_offsets), spec.config).items():
             columns[name] = column if is_good.all() else payload.scatter(column, is_good)

@@ -88,6 +88,14 @@ class Location:
         return self.url
 
 
+Place = str | Path | Location
+
+
+def as_location(place: Place) -> Location:
+    """A path, a URL or a `Location` as a `Location`. Raises `UnusableError` for what is none of them."""
+    return place if isinstance(place, Location) else locate(str(place))
+
+
 def locate(url_or_path: str) -> Location:
     """The `Location` of a local path (`~` allowed) or of a URL of any scheme that fsspec knows.
 

@@ -11,9 +11,9 @@ from importlib import import_module
 from typing import Any
 
 from rembert_ray.errors import Fault, UnusableError, nearest
-from rembert_ray.storage.location import Location, exists
+from rembert_ray.storage.location import Location, Place, as_location, exists
 from rembert_ray.tokenizers import tokenizer_files
-from rembert_ray.tokenizers.base import Place, PretrainedTokenizer
+from rembert_ray.tokenizers.base import PretrainedTokenizer
 
 CLASSES = {
     "RemBertTokenizer": "rembert_ray.tokenizers.rembert",
@@ -41,7 +41,7 @@ class AutoTokenizer:
 
         Raises `UnusableError` when the folder names no tokenizer that is known here, and as that class does.
         """
-        folder = tokenizer_files.as_location(location)
+        folder = as_location(location)
         name = _named_class(folder)
         if name.startswith("RemBert"):
             name = "RemBertTokenizerFast" if _is_fast(folder, name, use_fast) else "RemBertTokenizer"

@@ -18,9 +18,9 @@ import tokenizers
 
 from rembert_ray.errors import Fault, UnusableError
 from rembert_ray.ragged import splits
-from rembert_ray.storage.location import Location
+from rembert_ray.storage.location import Location, Place, as_location
 from rembert_ray.tokenizers import tokenizer_files
-from rembert_ray.tokenizers.base import Place, PretrainedTokenizer, TokenizerOptions
+from rembert_ray.tokenizers.base import PretrainedTokenizer, TokenizerOptions
 from rembert_ray.tokenizers.encoding import Encoding, IntArray
 from rembert_ray.tokenizers.special_tokens import SpecialToken
 from rembert_ray.tokenizers.text_input import check_texts
@@ -153,7 +153,7 @@ class BackendTokenizer(PretrainedTokenizer):
         files = {TOKENIZER_FILE: self.backend_tokenizer.to_str(pretty=True).encode(), **self._vocabulary_files()}
         prefix = f"{filename_prefix}-" if filename_prefix else ""
         named = {prefix + name: content for name, content in files.items()}
-        return tokenizer_files.write_files(tokenizer_files.as_location(save_directory), named)
+        return tokenizer_files.write_files(as_location(save_directory), named)
 
     def _learn_added_tokens(self, tokens: Sequence[SpecialToken]) -> None:
         """Tell the library, which matches them in texts.

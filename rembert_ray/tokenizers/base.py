@@ -8,17 +8,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any, ClassVar, Self, TypedDict, Unpack
 
-from rembert_ray.storage.location import Location
+from rembert_ray.storage.location import Location, Place, as_location
 from rembert_ray.tokenizers import tokenizer_files
 from rembert_ray.tokenizers.calling import CallableTokenizer, check_side
 from rembert_ray.tokenizers.limits import UNLIMITED
 from rembert_ray.tokenizers.special_tokens import ROLES, SpecialToken, Token
 from rembert_ray.tokenizers.truncation import Side
-
-Place = str | Path | Location
 
 _ENGLISH_SPACING = {
     **{f" {mark}": mark for mark in ".?!,"},
@@ -111,13 +108,13 @@ class PretrainedTokenizer(CallableTokenizer):
 
         Raises `UnusableError` (missing or damaged file) or `StorageError`.
         """
-        folder = tokenizer_files.as_location(location)
+        folder = as_location(location)
         saved = tokenizer_files.read_options(folder, cls.config_keys)
         return cls(**{**saved, **cls._find_vocabulary(folder), **options})
 
     def save_pretrained(self, save_directory: Place) -> tuple[str, ...]:
         """Write a folder that this class and transformers load, and return its files. Raises `StorageError`."""
-        folder = tokenizer_files.as_location(save_directory)
+        folder = as_location(save_directory)
         keys = [*self.config_keys, *tokenizer_files.COMMON_KEYS]
         config: dict[str, Any] = {key: getattr(self, key) for key in keys}
         config |= {role: getattr(self, role) for role in ROLES}

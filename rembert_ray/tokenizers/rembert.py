@@ -13,9 +13,9 @@ from typing import Any, ClassVar, Unpack
 
 import numpy as np
 
-from rembert_ray.storage.location import Location
+from rembert_ray.storage.location import Location, Place, as_location
 from rembert_ray.tokenizers import tokenizer_files
-from rembert_ray.tokenizers.base import Place, PretrainedTokenizer, TokenizerOptions
+from rembert_ray.tokenizers.base import PretrainedTokenizer, TokenizerOptions
 from rembert_ray.tokenizers.encoding import Encoding
 from rembert_ray.tokenizers.sentencepiece_encoder import SentencePieceEncoder
 from rembert_ray.tokenizers.special_tokens import Token
@@ -57,7 +57,7 @@ class RemBertTokenizer(PretrainedTokenizer):
         n_threads: int = 1,
         **options: Unpack[TokenizerOptions],
     ) -> None:
-        file = tokenizer_files.as_location(vocab_file)
+        file = as_location(vocab_file)
         self.vocab_file = str(file)
         self.do_lower_case = do_lower_case
         self.remove_space = remove_space
@@ -72,7 +72,7 @@ class RemBertTokenizer(PretrainedTokenizer):
     def save_vocabulary(self, save_directory: Place, filename_prefix: str | None = None) -> tuple[str, ...]:
         """Write the SentencePiece model, its bytes unchanged, and return where it is. Raises `StorageError`."""
         name = f"{filename_prefix}-{tokenizer_files.MODEL_FILE}" if filename_prefix else tokenizer_files.MODEL_FILE
-        return tokenizer_files.write_files(tokenizer_files.as_location(save_directory), {name: self._encoder.model})
+        return tokenizer_files.write_files(as_location(save_directory), {name: self._encoder.model})
 
     @property
     def vocab_size(self) -> int:

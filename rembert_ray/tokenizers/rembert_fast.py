@@ -32,10 +32,10 @@ from typing import Any, Unpack
 from tokenizers import processors
 
 from rembert_ray.errors import Fault, UnusableError
-from rembert_ray.storage.location import Location, exists
+from rembert_ray.storage.location import Location, Place, as_location, exists
 from rembert_ray.tokenizers import tokenizer_files
 from rembert_ray.tokenizers.backend import TOKENIZER_FILE, BackendTokenizer, read_tokenizer
-from rembert_ray.tokenizers.base import Place, TokenizerOptions
+from rembert_ray.tokenizers.base import TokenizerOptions
 from rembert_ray.tokenizers.rembert import RemBertTokenizer
 from rembert_ray.tokenizers.template import Template
 from rembert_ray.tokenizers.unigram import NormalizerFlags, from_sentencepiece, make_normalizer, read_normalizer
@@ -65,9 +65,9 @@ class RemBertTokenizerFast(BackendTokenizer):
         remove_space: bool | None = None,
         **options: Unpack[TokenizerOptions],
     ) -> None:
-        self.vocab_file = None if vocab_file is None else str(tokenizer_files.as_location(vocab_file))
+        self.vocab_file = None if vocab_file is None else str(as_location(vocab_file))
         if tokenizer_file is not None:
-            backend = read_tokenizer(tokenizer_files.as_location(tokenizer_file), "Unigram")
+            backend = read_tokenizer(as_location(tokenizer_file), "Unigram")
         elif self.vocab_file is not None:
             backend = from_sentencepiece(tokenizer_files.read_model(Location(self.vocab_file)), self.vocab_file)
         else:

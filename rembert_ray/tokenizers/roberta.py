@@ -18,10 +18,10 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, processors
 
 from rembert_ray.errors import Fault, UnusableError
-from rembert_ray.storage.location import Location, exists
+from rembert_ray.storage.location import Location, Place, as_location, exists
 from rembert_ray.tokenizers import tokenizer_files
 from rembert_ray.tokenizers.backend import TOKENIZER_FILE, BackendTokenizer, read_tokenizer, state_of
-from rembert_ray.tokenizers.base import Place, TokenizerOptions
+from rembert_ray.tokenizers.base import TokenizerOptions
 from rembert_ray.tokenizers.special_tokens import Token
 from rembert_ray.tokenizers.template import Template
 
@@ -63,9 +63,9 @@ class RobertaTokenizer(BackendTokenizer):
         **options: Unpack[TokenizerOptions],
     ) -> None:
         if tokenizer_file is not None:
-            backend = read_tokenizer(tokenizer_files.as_location(tokenizer_file), "BPE")
+            backend = read_tokenizer(as_location(tokenizer_file), "BPE")
         elif vocab_file is not None and merges_file is not None:
-            places = map(tokenizer_files.as_location, (vocab_file, merges_file))
+            places = map(as_location, (vocab_file, merges_file))
             backend = tokenizers.Tokenizer(_read_bpe(*places))
             backend.decoder = decoders.ByteLevel()
         else:

@@ -15,7 +15,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from rembert_ray.errors import Fault, StorageError, UnusableError
 from rembert_ray.storage.filesystem import explain
-from rembert_ray.storage.location import Location, locate, read_bytes
+from rembert_ray.storage.location import Location, read_bytes
 from rembert_ray.tokenizers.special_tokens import ROLES, SpecialToken
 
 MODEL_FILE = "sentencepiece.model"
@@ -23,11 +23,6 @@ CONFIG_FILE = "tokenizer_config.json"
 SPECIAL_TOKENS_FILE = "special_tokens_map.json"
 COMMON_KEYS = ("model_max_length", "padding_side", "truncation_side", "clean_up_tokenization_spaces")
 """Options that every tokenizer has; the names are those of `tokenizer_config.json`."""
-
-
-def as_location(place: str | Path | Location) -> Location:
-    """A path, a URL or a `Location` as a `Location`. Raises `UnusableError` for what is none of them."""
-    return place if isinstance(place, Location) else locate(str(place))
 
 
 def read_model(file: Location) -> bytes:

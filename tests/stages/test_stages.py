@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -197,3 +198,11 @@ def test_hive_partition_values_become_columns(model_folder, spec_for, tmp_path):
     shard = Shard(0, str(path), 0, 2, {"lang": "pt-BR"}, "plan")
     (envelope,) = unseal(Encode(spec)(seal([Envelope(shard)])))
     assert envelope.table["lang"].to_pylist() == ["pt-BR", "pt-BR"]
+
+
+def test_a_kept_column_can_have_another_name_in_the_output(model_folder, spec_for, tmp_path):
+    path = write_corpus(tmp_path / "in.parquet", ["in the sky", None, "here"])
+    spec = replace(spec_for(model_folder), renamed={"id": "entities_of"})
+    _, rows = run_shard(spec, path)
+    assert rows.column_names[:2] == ["entities_of", "entities"]
+    assert rows["entities_of"].to_pylist() == ["in-0", "in-1", "in-2"]

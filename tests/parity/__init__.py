@@ -1,0 +1,1 @@
+"""Every model class against `transformers`; what the tests share is in `oracle`."""
