@@ -5,7 +5,8 @@ the starts and of the ends over a window's context and its opening token, a span
 null score that of the opening token, the lowest of all windows. What differs:
 
 - Answers of one row never overlap; the pipeline repeats a span for each window that holds it, and its neighbours.
-- An answer neither begins nor ends with white space; if its last token is a lone '▁', the word behind is no part of it.
+- An answer neither begins nor ends with white space; if its last token is a lone '▁', the word behind is no part of it,
+  and a lone '▁' is no answer.
 - Words are found by white space, whatever the tokenizer, and not in scripts without it (see `text.words`).
 - Spans are ranked by logarithms, so that very improbable ones are still told apart.
 - A context without text has no answer; the pipeline raises. Tokens of the question are never an answer.

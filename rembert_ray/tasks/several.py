@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from rembert_ray.engine.documents import Decodable
-from rembert_ray.models.config import EncoderConfig
+from rembert_ray.models.config import EncoderConfig, RemBertConfig
 from rembert_ray.models.weight_map import BASE, Weight, model_weights
 from rembert_ray.ragged import splits
 from rembert_ray.storage.location import locate
@@ -191,10 +191,16 @@ class Several(base.TextTask):
 
     def render(self, row: Mapping[str, Any]) -> str:
         """What each head would show, one after the other."""
+        columns = [
+            [head.prefix + name for name in task.schema(RemBertConfig()).names]
+            for head, task in zip(self.parameters.heads, self.tasks, strict=True)
+        ]
+        written = {name for names in columns for name in names}
+        shared = {name: value for name, value in row.items() if name not in written}
         shown = []
-        for head, task in zip(self.parameters.heads, self.tasks, strict=True):
-            own = {name.removeprefix(head.prefix): value for name, value in row.items()}
-            shown.append(task.render(own))
+        for head, task, names in zip(self.parameters.heads, self.tasks, columns, strict=True):
+            own = {name.removeprefix(head.prefix): row[name] for name in names}
+            shown.append(task.render(shared | own))
         return " | ".join(shown)
 
     def decode(self, rows: Decodable, config: EncoderConfig) -> dict[str, pa.Array]:

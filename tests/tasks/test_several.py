@@ -123,3 +123,15 @@ def test_encoders_that_differ_are_refused(model_folder, other_head, tmp_path):
 def test_heads_that_cannot_be_are_named(model_folder, tmp_path, head, fault):
     with pytest.raises(UnusableError, match=fault):
         check(tmp_path, model_folder, head)
+
+
+def test_a_row_is_shown_by_each_head_with_its_own_columns_only(model_folder, tmp_path):
+    path = write_corpus(tmp_path / "in.parquet", ["in the sky up above"])
+    entries = [{"task": "embed"}, {"task": "tag", "prefix": "a_", "head": {"ignore_labels": []}}]
+    spec = make_spec(model_folder, tmp_path / "out", **heads(*entries))
+    (row,) = run_shard(spec, path)[1].to_pylist()
+    shown = spec.task.render(row)
+    vector, words = shown.split(" | ")
+    assert vector.startswith("id=in-0 ")
+    assert "entities" not in shown
+    assert "sky/" in words

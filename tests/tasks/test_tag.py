@@ -15,6 +15,7 @@ from rembert_ray.models.rembert import RemBertForTokenClassification
 from rembert_ray.stages.encode import Encode
 from rembert_ray.text.spans import AGGREGATIONS
 from rembert_ray.tokenizers.rembert import RemBertTokenizer
+from rembert_ray.tokenizers.rembert_fast import RemBertTokenizerFast
 from tests.conftest import DATA, LABELS, write_corpus
 from tests.stages.conftest import make_spec, run_shard
 
@@ -175,3 +176,24 @@ def test_entities_can_be_filtered_by_group_and_score(model_folder, tmp_path):
     assert filtered == [[e for e in row if e[1] == wanted and e[2] >= least] for row in everything]
     task = make_spec(model_folder, tmp_path / "wrong", labels=["PERR"]).task
     assert task.faults(make_spec(model_folder, tmp_path / "wrong2").config)[0][0] == "labels"
+
+
+def test_a_tokenizer_that_counts_blanks_to_words_gives_words_without_them(model_folder, tmp_path):
+    folder = tmp_path / "fast"
+    RemBertForTokenClassification.from_pretrained(model_folder).save_pretrained(folder)
+    fast = RemBertTokenizerFast(model_folder / "sentencepiece.model")
+    fast.save_pretrained(folder)
+    texts = ["in the sky up above", "  Das Buch\tliegt ", "今日 は", "naïve café"]
+    path = write_corpus(tmp_path / "in.parquet", texts)
+    found = {}
+    for name, place in (("fast", folder), ("slow", model_folder)):
+        spec = make_spec(place, tmp_path / f"out_{name}", ignore_labels=[], aggregation="none")
+        rows = run_shard(spec, path)[1]["entities"].to_pylist()
+        found[name] = [[(e["word"], e["start"], e["end"], e["entity_group"]) for e in row] for row in rows]
+        assert all(
+            word == word.strip() == text[start:end]
+            for text, row in zip(texts, found[name], strict=True)
+            for word, start, end, _ in row
+        )
+    assert type(Encode(make_spec(folder, tmp_path / "o")).tokenizer) is RemBertTokenizerFast
+    assert found["fast"][0] == found["slow"][0]
