@@ -138,7 +138,7 @@ def window_texts(
 
 
 def window_pairs(
-    first: Encoding, second: Encoding, template: Template, options: WindowOptions, *, keeps_second: bool, segments: bool
+    first: Encoding, second: Encoding, template: Template, options: WindowOptions, *, segments: bool
 ) -> Documents:
     """Documents of two texts each: windows over the second, each with the whole of the first before it.
 
@@ -146,13 +146,11 @@ def window_pairs(
         first, second: the bare tokens of both texts of every row.
         template: of the tokenizer.
         options: how long documents are read; `max_tokens` holds both texts.
-        keeps_second: whether the opening token and the window's tokens of the second text are kept, all of them in
-            every window; else none is.
         segments: whether the second text is segment 1, where the architecture has one.
 
     Returns:
-        Documents with the extra column `window_starts`: for each window of a row the index of its first token in the
-        second text. A row that does not fit one window has an error where its first text leaves no room for the
+        Documents of which every window keeps its opening token and its tokens of the second text. Their extra column
+        `window_starts` says for each window of a row which token of the second text is its first. A row that does not fit one window has an error where its first text leaves no room for the
         overlap and one more token.
     """
     n_first, n_second = first.lengths, second.lengths
@@ -176,10 +174,9 @@ def window_pairs(
     )
     before_second = len(template.opening) + n_first[row] + len(template.between)
     n_windows = np.bincount(row, minlength=len(n_first)).astype(np.int64)
-    n_kept = 1 + end - start if keeps_second else np.zeros_like(row)
-    kept = ragged_arange(before_second - 1, n_kept) if keeps_second else np.zeros(0, np.int64)
-    if keeps_second:
-        kept[splits(n_kept)[:-1]] = 0
+    n_kept = 1 + end - start
+    kept = ragged_arange(before_second - 1, n_kept)
+    kept[splits(n_kept)[:-1]] = 0
     has_segments = segments and template.second_type_id == 1
     second_starts = before_second if has_segments else windows.lengths
     table = WindowTable(

@@ -101,6 +101,12 @@ class Answer(base.Task):
         answers = pa.list_(pa.field("element", ANSWER, nullable=False))
         return pa.schema([pa.field("answers", answers), pa.field("null_score", pa.float32())])
 
+    def faults(self, config: EncoderConfig) -> list[tuple[str, str, str]]:
+        """See `Task.faults`."""
+        n_outputs = len(config.id2label)
+        what = f"the model has {n_outputs} outputs a token, a start and an end are two"
+        return [] if n_outputs == 2 else [("", what, "name a question answering model, with two labels in config.json")]
+
     def bind(self, model: ForQuestionAnswering) -> tuple[Encoder, Head]:
         """See `Task.bind`."""
         return model.encoder, AnswerHead(model.head)
@@ -119,9 +125,7 @@ class Answer(base.Task):
         questions = tokenizer.encode_batch(inputs["question"], add_special_tokens=False)
         contexts = base.encode_bare(tokenizer, inputs["context"], with_offsets=True)
         assert contexts.offsets is not None
-        documents = window_pairs(
-            questions, contexts, tokenizer.template, options, keeps_second=True, segments=self.parameters.segments
-        )
+        documents = window_pairs(questions, contexts, tokenizer.template, options, segments=self.parameters.segments)
         offsets = as_lists(contexts.offsets, contexts.row_splits)
         return replace(documents, extras={**documents.extras, OFFSETS: offsets})
 

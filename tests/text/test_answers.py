@@ -66,3 +66,13 @@ def test_spans_too_improbable_for_a_float_are_still_told_apart():
         (-4000.0, 0, 1),
         (-6000.0, 4, 5),
     ]
+
+
+def test_no_span_reaches_into_the_next_window():
+    text, offsets = "a b c d", np.array([(0, 1), (2, 3), (4, 5), (6, 7)], np.int32)
+    starts, ends = np.array([-5.0, 0.0, -6.0, -7.0]), np.array([-5.0, -4.0, 0.0, -7.0])
+    bounds = answer_bounds(text, offsets)
+    apart = TokenScores(starts, ends, np.array([2, 1, 2, 1]), np.arange(4))
+    assert best_spans(apart, bounds, None, max_tokens=4, top_k=1) == [(-4.0, 2, 3)]
+    together = TokenScores(starts, ends, np.array([4, 3, 2, 1]), np.arange(4))
+    assert best_spans(together, bounds, None, max_tokens=4, top_k=1) == [(0.0, 2, 5)]
