@@ -14,7 +14,7 @@ from rembert_ray.models.rembert import RemBertForTokenClassification
 
 REPOSITORY = Path(__file__).parent.parent
 DEMO = REPOSITORY / "demo"
-MAX_DEMO_BYTES = 12_000_000
+MAX_DEMO_BYTES = 13_000_000
 
 
 @pytest.fixture(scope="module")

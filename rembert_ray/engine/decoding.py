@@ -95,7 +95,6 @@ class Decoder:
         with torch.inference_mode():
             while waiting:
                 waiting = self._run_within_budget(rows, waiting, facts)
-        facts.n_tokens_computed += int(rows.n_new.sum())
         facts.forward_s = time.perf_counter() - started
         values = {"ids": rows.new_ids, "n_new": rows.n_new.astype(np.int32), "stopped": rows.stopped}
         failures = {w: rows.failures[int(kind)] for w, kind in enumerate(inverse) if int(kind) in rows.failures}

@@ -150,8 +150,8 @@ def window_pairs(
 
     Returns:
         Documents of which every window keeps its opening token and its tokens of the second text. Their extra column
-        `window_starts` says for each window of a row which token of the second text is its first. A row that does not fit one window has an error where its first text leaves no room for the
-        overlap and one more token.
+        `window_starts` says for each window of a row which token of the second text is its first. A row that does not
+        fit one window has an error where its first text leaves no room for the overlap and one more token.
     """
     n_first, n_second = first.lengths, second.lengths
     room = options.max_tokens - template.size(has_pair=True) - n_first
