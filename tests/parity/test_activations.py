@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from rembert_ray.models import config, layers
+from rembert_ray.models import config_faults, layers
 from tests.parity.oracle import TOLERANCE, assert_equal, each_family, make_pair, random_ids, transformers
 
 ACT2FN = transformers.activations.ACT2FN
@@ -21,7 +21,7 @@ def selu(x: torch.Tensor) -> torch.Tensor:
 
 
 def test_every_name_in_a_configuration_has_an_activation():
-    assert set(config.ACTIVATIONS) == set(layers.ACTIVATIONS)
+    assert set(config_faults.ACTIVATIONS) == set(layers.ACTIVATIONS)
 
 
 @pytest.mark.parametrize("name", sorted(set(layers.ACTIVATIONS) - {"selu"}))

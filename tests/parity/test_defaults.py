@@ -48,7 +48,7 @@ def test_a_file_of_defaults_reads_as_the_defaults(family, tmp_path):
     values=st.fixed_dictionaries(
         {},
         optional={
-            "vocab_size": st.integers(1, 9),
+            "vocab_size": st.integers(6, 9),
             "num_labels": st.integers(1, 5),
             "hidden_act": st.sampled_from(["relu", "gelu_new"]),
             "hidden_dropout_prob": st.floats(0, 1),

@@ -25,10 +25,10 @@ class KillerTag(Tag):
 
     killing_token = -1
 
-    def encode(self, texts, *arguments):
-        if any(KILLS_ENCODE in text for text in texts):
+    def encode(self, inputs, *arguments):
+        if any(KILLS_ENCODE in text for text in inputs["text"]):
             os.kill(os.getpid(), signal.SIGKILL)
-        return super().encode(texts, *arguments)
+        return super().encode(inputs, *arguments)
 
     def bind(self, model):
         encoder, head = super().bind(model)
