@@ -47,7 +47,7 @@ def save_random_roberta(folder: Path, head: str, texts: Sequence[str], *, positi
 
     `positions` are those of tokens: `max_position_embeddings` is two more.
     """
-    tokenizer = _learn_bpe(folder, texts)
+    tokenizer = learn_bpe(folder, texts)
     config = RobertaPreLayerNormConfig(
         vocab_size=len(tokenizer), max_position_embeddings=positions + 2, type_vocab_size=1, **SIZES, **options
     )
@@ -72,7 +72,7 @@ def _save(folder: Path, config, head: str, tokenizer: PretrainedTokenizer, texts
     return folder
 
 
-def _learn_bpe(folder: Path, texts: Sequence[str]) -> RobertaTokenizer:
+def learn_bpe(folder: Path, texts: Sequence[str]) -> RobertaTokenizer:
     trainer = tokenizers.trainers.BpeTrainer(
         vocab_size=599,
         special_tokens=["<s>", "<pad>", "</s>", "<unk>"],
