@@ -22,7 +22,7 @@ from rembert_ray.plan_table import FILES_SCHEMA, SHARDS_SCHEMA, FileState, Plan,
 from rembert_ray.sharding import cut_row_groups
 from rembert_ray.storage.filesystem import explain, storage_errors
 from rembert_ray.storage.listing import FileInfo
-from rembert_ray.storage.location import Location, read_bytes
+from rembert_ray.storage.location import Location, locate, read_bytes
 from rembert_ray.storage.put import put_new
 
 __all__ = [
@@ -94,6 +94,18 @@ def load_plan(output: Location) -> Plan | None:
     except storage_errors() as error:
         raise UnusableError(explain(str(location), error)) from error
     return Plan.from_bytes(data, str(location))
+
+
+def require_plan(output: str) -> Plan:
+    """The plan of an output that a person names.
+
+    Raises:
+        UnusableError: there is none.
+    """
+    plan = load_plan(locate(output))
+    if plan is None:
+        raise UnusableError(Fault(output, "there is no plan", "name the output.path of a job that has been started"))
+    return plan
 
 
 def resume_plan(output: Location, fingerprint: Fingerprint, files: Sequence[FileInfo]) -> Plan | None:

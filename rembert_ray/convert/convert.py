@@ -17,12 +17,19 @@ import torch
 
 from rembert_ray.convert.isolation import unpack_isolated
 from rembert_ray.convert.names import Origin, Translation, class_name, find_head, new_inventory, translate
-from rembert_ray.convert.safetensors_stream import LazyTensor, bytes_of, write_stream
 from rembert_ray.errors import Fault, StorageError, UnusableError
 from rembert_ray.models.config import CONFIG_FILE, AutoConfig, read_config
-from rembert_ray.models.inventory import INDEX_FILE, OLD_WEIGHT_FILES, WEIGHTS_FILE, Tensor, read_inventory
+from rembert_ray.models.inventory import (
+    INDEX_FILE,
+    OLD_WEIGHT_FILES,
+    WEIGHTS_FILE,
+    Tensor,
+    files_of_index,
+    read_inventory,
+)
+from rembert_ray.models.safetensors_stream import LazyTensor, bytes_of
 from rembert_ray.models.weight_map import BASE
-from rembert_ray.models.weights_file import DTYPES, read_tensors
+from rembert_ray.models.weights_file import DTYPES, read_tensors, write_file
 from rembert_ray.storage.filesystem import explain, storage_errors
 from rembert_ray.storage.location import Location, exists, locate, read_bytes
 from rembert_ray.tokenizers.tokenizer_files import write_files
@@ -101,7 +108,7 @@ def _convert(old: Location, new: Location) -> Conversion:
         if files[0] in SAFETENSORS and origins == {name: Origin(name) for name in stored}:
             raise UnusableError(Fault(str(old), f"nothing to convert: {WEIGHTS_FILE} is as it should be", "use it"))
         tensors = _lazy_tensors(folder, stored, origins)
-        _write_weights(tensors, new, Path(scratch))
+        write_file(new.child(WEIGHTS_FILE), tensors)
     copied = _copy_files(old, new, class_name(config, head))
     return Conversion(
         str(old),
@@ -128,7 +135,7 @@ def _weight_files(old: Location) -> list[str]:
         raise UnusableError(
             Fault(str(old), f"holds no weights: none of {', '.join(known)}", "copy the whole checkpoint")
         )
-    return [held, *_files_of_index(old.child(held))] if held.endswith(".json") else [held]
+    return [held, *files_of_index(old.child(held))] if held.endswith(".json") else [held]
 
 
 def _unpack(old: Location, files: list[str], scratch: Path) -> Location:
@@ -149,22 +156,6 @@ def _unpack_old(files: list[Path], old: Location, scratch: Path) -> None:
         # A person knows the folder that they named, not its temporary copy.
         faults = [Fault(fault.where.replace(str(scratch), str(old)), fault.what, fault.fix) for fault in error.faults]
         raise UnusableError(faults) from error
-
-
-def _files_of_index(index: Location) -> list[str]:
-    try:
-        files = sorted(set(json.loads(read_bytes(index))["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UnusableError(Fault(str(index), f"is not an index of weights: {error!r}")) from error
-    # A name with a slash or `..` would read outside of the folder.
-    odd = [file for file in files if "/" in file or "\\" in file or file.startswith(".")]
-    absent = [file for file in files if file not in odd and not exists(index.parent.child(file))]
-    if odd or absent:
-        raise UnusableError(
-            [Fault(str(index), f"names {file!r}, which is no plain file name") for file in odd]
-            + [Fault(str(index), f"names {file}, which is not there", "copy the whole folder") for file in absent]
-        )
-    return files
 
 
 def _fetch(file: Location, scratch: Path) -> Path:
@@ -212,18 +203,6 @@ def _read(folder: Location, stored: Mapping[str, Tensor], name: str) -> torch.Te
     tensor = torch.empty(stored[name].shape, dtype=DTYPES[stored[name].dtype])
     read_tensors(folder, stored, {name: tensor})
     return tensor
-
-
-def _write_weights(tensors: Mapping[str, LazyTensor], new: Location, scratch: Path) -> None:
-    if new.is_local:
-        # Written beside its place and renamed: nobody can read half a file.
-        Path(new.path).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".tmp-", dir=new.path) as beside:
-            write_stream(Path(beside) / WEIGHTS_FILE, tensors)
-            (Path(beside) / WEIGHTS_FILE).rename(new.child(WEIGHTS_FILE).path)
-    else:
-        write_stream(scratch / "new", tensors)
-        new.filesystem.put_file(str(scratch / "new"), new.child(WEIGHTS_FILE).path)
 
 
 def _copy_files(old: Location, new: Location, model_class: str) -> tuple[str, ...]:

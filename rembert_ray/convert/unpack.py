@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rembert_ray.convert.safetensors_stream import DTYPES, LazyTensor, write_stream
 from rembert_ray.errors import Fault, UnusableError
+from rembert_ray.models.safetensors_stream import DTYPES, LazyTensor, write_stream
 
 OLDEST_TORCH = (2, 10)
 ASK_FOR_SAFETENSORS = "ask its owner for model.safetensors"

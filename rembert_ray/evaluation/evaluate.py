@@ -16,7 +16,7 @@ from rembert_ray.errors import Fault, UnusableError, nearest
 from rembert_ray.evaluation.label_columns import MismatchError, read_labels
 from rembert_ray.evaluation.result import Evaluation, Group
 from rembert_ray.evaluation.scoring import SCORINGS, Written, check_task, find_scoring
-from rembert_ray.plan import Plan, load_plan
+from rembert_ray.plan import Plan, require_plan
 from rembert_ray.storage.commit import list_parts, part_name
 from rembert_ray.storage.location import Location, locate
 from rembert_ray.storage.parquet import read_footer, read_rows
@@ -63,9 +63,7 @@ def evaluate(output: str, labels: str, by: str | None = None) -> Evaluation:
 def _open(output: str) -> tuple[Location, Plan, NDArray[np.int64]]:
     """The place, the plan and the committed shards, at least one."""
     location = locate(output)
-    plan = load_plan(location)
-    if plan is None:
-        raise UnusableError(Fault(output, "there is no plan", "name the output.path of a job that has been started"))
+    plan = require_plan(output)
     parts = list_parts(location, plan.fingerprint.digest)
     if not len(parts):
         raise UnusableError(Fault(output, "no shard is finished yet", f"see rembert-ray status {output}"))

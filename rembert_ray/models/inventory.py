@@ -54,7 +54,7 @@ def read_inventory(folder: Location) -> dict[str, Tensor]:
         UnusableError: neither is there, a file of the index is missing, or a header is not a safetensors header.
     """
     if exists(folder.child(INDEX_FILE)):
-        files = _files_of_index(folder)
+        files = files_of_index(folder.child(INDEX_FILE))
     elif exists(folder.child(WEIGHTS_FILE)):
         files = [WEIGHTS_FILE]
     else:
@@ -208,20 +208,23 @@ def _ranges(numbers: Sequence[int]) -> str:
     return "{" + ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs) + "}"
 
 
-def _files_of_index(folder: Location) -> list[str]:
-    where = folder.child(INDEX_FILE)
+def files_of_index(index: Location) -> list[str]:
+    """The files that an index of weights names, all of them beside it.
+
+    Raises:
+        UnusableError: it is no index, a name leads out of the folder, or a file is not there.
+    """
     try:
-        weight_map = json.loads(read_bytes(where))["weight_map"]
-        files = sorted(set(weight_map.values()))
+        files = sorted(set(json.loads(read_bytes(index))["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UnusableError(Fault(str(where), f"is not a safetensors index: {error!r}")) from error
+        raise UnusableError(Fault(str(index), f"is not an index of weights: {error!r}")) from error
     # A name with a slash or `..` would read outside of the folder.
     odd = [file for file in files if "/" in file or "\\" in file or file.startswith(".")]
-    absent = [file for file in files if file not in odd and not exists(folder.child(file))]
+    absent = [file for file in files if file not in odd and not exists(index.parent.child(file))]
     if odd or absent:
         raise UnusableError(
-            [Fault(str(where), f"names {file!r}, which is no plain file name") for file in odd]
-            + [Fault(str(where), f"names {file}, which is not there", "copy the whole folder") for file in absent]
+            [Fault(str(index), f"names {file!r}, which is no plain file name") for file in odd]
+            + [Fault(str(index), f"names {file}, which is not there", "copy the whole folder") for file in absent]
         )
     return files
 

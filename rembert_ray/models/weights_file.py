@@ -14,15 +14,16 @@ from pathlib import Path
 from typing import BinaryIO
 
 import torch
-from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from rembert_ray.errors import Fault, UnusableError
 from rembert_ray.models.inventory import INDEX_FILE, WEIGHTS_FILE
 from rembert_ray.models.inventory import Tensor as StoredTensor
+from rembert_ray.models.safetensors_stream import DTYPES as TYPE_NAMES
+from rembert_ray.models.safetensors_stream import LazyTensor, write_stream
 from rembert_ray.storage.location import Location
 
-DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+DTYPES = {name: dtype for dtype, name in TYPE_NAMES.items()}
 BUFFER_BYTES = 16 * 2**20
 
 
@@ -109,7 +110,19 @@ def _in_shards(tensors: Iterable[tuple[str, Tensor]], max_bytes: int) -> list[di
     return shards
 
 
-def _write(location: Location, tensors: dict[str, Tensor]) -> None:
-    # Parts of a fused parameter share its storage, which the format refuses: give each its own.
-    own = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
-    location.filesystem.pipe_file(location.path, to_safetensors(own, metadata={"format": "pt"}))
+def write_file(location: Location, tensors: Mapping[str, LazyTensor]) -> None:
+    """Write one file, a tensor at a time; a file that is there is replaced as a whole, and nobody reads half of one."""
+    if location.is_local:
+        path = Path(location.path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".tmp-", dir=path.parent) as beside:
+            write_stream(Path(beside) / path.name, tensors)
+            (Path(beside) / path.name).rename(path)
+        return
+    with tempfile.TemporaryDirectory(prefix="rembert-ray-") as scratch:
+        write_stream(Path(scratch) / "weights", tensors)
+        location.filesystem.put_file(str(Path(scratch) / "weights"), location.path)
+
+
+def _write(location: Location, tensors: Mapping[str, Tensor]) -> None:
+    write_file(location, {name: LazyTensor.of(tensor) for name, tensor in tensors.items()})

@@ -5,21 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from rembert_ray.errors import Fault, UnusableError
-from rembert_ray.plan import Plan, load_plan
+from rembert_ray.plan import Plan, require_plan
 from rembert_ray.report import status
 from rembert_ray.report.progress import format_duration
 from rembert_ray.report.summary import render_error, sample_rows
 from rembert_ray.storage.commit import list_parts
 from rembert_ray.storage.location import locate
 from rembert_ray.tasks.base import Task, find_task
-
-
-def _plan_of(output: str) -> Plan:
-    plan = load_plan(locate(output))
-    if plan is None:
-        raise UnusableError(Fault(output, "there is no plan", "name the output.path of a job that has been started"))
-    return plan
 
 
 def _task_of(plan: Plan) -> Task:
@@ -30,7 +22,7 @@ def _task_of(plan: Plan) -> Task:
 
 def describe_status(output: str) -> str:
     """Shards that are there, what the last run said, and whether the output is closed."""
-    plan = _plan_of(output)
+    plan = require_plan(output)
     location = locate(output)
     there = list_parts(location, plan.fingerprint.digest)
     last = status.read(location)
@@ -55,7 +47,7 @@ def _describe_run(last: dict[str, Any]) -> str:
 
 def describe_sample(output: str, n_rows: int, *, with_error: bool) -> Iterator[str]:
     """Rows of an output as lines."""
-    plan = _plan_of(output)
+    plan = require_plan(output)
     task = _task_of(plan)
     for row in sample_rows(locate(output), plan.fingerprint.digest, n_rows, with_error=with_error):
         yield render_error(task, row) if with_error else task.render(row)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field, ValidationInfo, model_validator
+from pydantic import Field, model_validator
 
 from rembert_ray.engine.documents import Decodable, Documents, WindowOptions
 from rembert_ray.engine.packing import WindowTable
@@ -60,7 +60,7 @@ class GenerateParameters(base.Parameters):
     return_full_text: bool = Field(default=True, description="the prompt in front of what was generated")
 
     @model_validator(mode="after")
-    def _check_options(self, info: ValidationInfo) -> GenerateParameters:
+    def _check_options(self) -> GenerateParameters:
         self.options()
         return self
 

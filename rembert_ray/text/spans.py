@@ -16,6 +16,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from rembert_ray.text.words import trim_bounds
+
 IntArray = NDArray[np.int32]
 LongArray = NDArray[np.int64]
 FloatArray = NDArray[np.floating[Any]]
@@ -111,19 +113,14 @@ def trim_blanks(texts: Sequence[str], row_splits: LongArray, offsets: IntArray) 
 
     The `tokenizers` library counts the blank before a word to the word; SentencePiece's offsets here do not.
     """
-    counts = np.diff(row_splits)
     text_splits = np.append(0, np.cumsum([len(text) for text in texts], dtype=np.int64))
-    base = np.repeat(text_splits[:-1], counts)
-    is_blank = np.array([character.isspace() for character in "".join(texts)], dtype=np.bool_)
-    places = np.arange(len(is_blank))
-    next_visible = np.append(np.where(is_blank, len(places), places), len(places))
-    next_visible = np.minimum.accumulate(next_visible[::-1])[::-1]
-    after_last_visible = np.append(0, np.maximum.accumulate(np.where(is_blank, 0, places + 1)))
-    ends = np.maximum(after_last_visible[offsets[:, 1] + base] - base, offsets[:, 0])
-    starts = np.minimum(next_visible[offsets[:, 0] + base] - base, offsets[:, 1])
-    is_empty = starts >= ends
-    starts = np.where(is_empty, offsets[:, 1], starts)
-    return np.stack([starts, np.where(is_empty, offsets[:, 1], ends)], axis=1).astype(np.int32)
+    base = np.repeat(text_splits[:-1], np.diff(row_splits))
+    bounds = trim_bounds("".join(texts))
+    # Neighbouring texts are one here: a token stays within its own old bounds.
+    starts = np.minimum(bounds.starts[offsets[:, 0] + base] - base, offsets[:, 1])
+    ends = np.maximum(bounds.ends[offsets[:, 1] + base] - base, offsets[:, 0])
+    starts = np.where(starts < ends, starts, offsets[:, 1])
+    return np.stack([starts, np.maximum(starts, ends)], axis=1).astype(np.int32)
 
 
 def find_word_starts(

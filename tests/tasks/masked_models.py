@@ -5,21 +5,17 @@ It holds no test.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import tokenizers
 import torch
 
 from rembert_ray.models.auto import model_class
 from rembert_ray.models.config import RemBertConfig, RobertaPreLayerNormConfig
 from rembert_ray.models.weight_map import MASKED_LM
 from rembert_ray.tokenizers.rembert import RemBertTokenizer
-from rembert_ray.tokenizers.roberta import RobertaTokenizer
 from tests.conftest import TOKENIZER
-
-SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+from tests.tasks.random_models import SIZES, learn_bpe
 
 
 def save_rembert(folder: Path, texts: Sequence[str], *, positions: int = 512) -> Path:
@@ -32,7 +28,7 @@ def save_rembert(folder: Path, texts: Sequence[str], *, positions: int = 512) ->
 
 def save_roberta(folder: Path, texts: Sequence[str]) -> Path:
     """With a byte-level BPE of 600 tokens, learned from `texts`; it tells masks in them apart."""
-    tokenizer = _learn_bpe(folder, texts)
+    tokenizer = learn_bpe(folder, texts)
     config = RobertaPreLayerNormConfig(
         vocab_size=len(tokenizer), max_position_embeddings=514, type_vocab_size=1, **SIZES
     )
@@ -61,20 +57,3 @@ def _mask_third(tokenizer, texts: Sequence[str]) -> Iterator[torch.Tensor]:
         ids = torch.tensor([tokenizer.encode(text)[:24]])
         ids[0, 2] = tokenizer.mask_token_id
         yield ids
-
-
-def _learn_bpe(folder: Path, texts: Sequence[str]) -> RobertaTokenizer:
-    trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=599,
-        special_tokens=["<s>", "<pad>", "</s>", "<unk>"],
-        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    learner = tokenizers.Tokenizer(tokenizers.models.BPE())
-    learner.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    learner.train_from_iterator(texts, trainer)
-    learner.model.save(str(folder))
-    vocabulary = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
-    vocabulary["<mask>"] = len(vocabulary)
-    (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
-    return RobertaTokenizer(folder / "vocab.json", folder / "merges.txt")

@@ -72,9 +72,10 @@ def _save(folder: Path, config, head: str, tokenizer: PretrainedTokenizer, texts
     return folder
 
 
-def learn_bpe(folder: Path, texts: Sequence[str]) -> RobertaTokenizer:
+def learn_bpe(folder: Path, texts: Sequence[str], n_tokens: int = 600) -> RobertaTokenizer:
+    """A byte-level BPE with `<mask>` as its last token; writes its two files into the folder."""
     trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=599,
+        vocab_size=n_tokens - 1,
         special_tokens=["<s>", "<pad>", "</s>", "<unk>"],
         initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,

@@ -8,10 +8,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-import tokenizers
 
 from rembert_ray.errors import UnusableError
 from rembert_ray.tokenizers.roberta import RobertaTokenizer, RobertaTokenizerFast
+from tests.tasks.random_models import learn_bpe
 
 ROOT = Path(__file__).parent.parent.parent
 NAUGHTY: list[str] = json.loads((ROOT / "tests" / "data" / "blns.json").read_text(encoding="utf-8"))
@@ -25,20 +25,7 @@ TEXTS = [*NAUGHTY, *SENTENCES, "two  blanks", " <mask> and  <mask>", "<s>x</s>",
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A byte-level BPE of 1,000 tokens, trained here, as transformers 4.x saved one: all three files."""
     path = tmp_path_factory.mktemp("roberta")
-    trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=999,
-        special_tokens=["<s>", "<pad>", "</s>", "<unk>"],
-        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    learner = tokenizers.Tokenizer(tokenizers.models.BPE())
-    learner.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    learner.train_from_iterator(SENTENCES, trainer)
-    learner.model.save(str(path))
-    vocabulary = json.loads((path / "vocab.json").read_text(encoding="utf-8"))
-    vocabulary["<mask>"] = len(vocabulary)
-    (path / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
-    RobertaTokenizer(path / "vocab.json", path / "merges.txt").save_pretrained(path)
+    learn_bpe(path, SENTENCES, 1000).save_pretrained(path)
     return path
 
 

@@ -39,6 +39,11 @@ class LazyTensor:
     shape: tuple[int, ...]
     read: Callable[[], Tensor]
 
+    @classmethod
+    def of(cls, tensor: Tensor) -> LazyTensor:
+        """A tensor that is there already, on any device."""
+        return cls(DTYPES[tensor.dtype], tuple(tensor.shape), lambda: tensor.detach().cpu())
+
     @property
     def n_bytes(self) -> int:
         """Size of its data."""

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load
 
-from rembert_ray.convert.safetensors_stream import DTYPES, LazyTensor, write_stream
+from rembert_ray.models.safetensors_stream import DTYPES, LazyTensor, write_stream
 
 
 @given(st.lists(st.tuples(st.sampled_from(sorted(DTYPES, key=str)), st.lists(st.integers(0, 4), max_size=3))))
