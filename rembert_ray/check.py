@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from rembert_ray.engine.documents import WindowOptions
+from rembert_ray.engine.precision import precision_fault, precision_warnings, processor_flags, resolve_precision
 from rembert_ray.errors import Fault, UnusableError, nearest
 from rembert_ray.fingerprint import Fingerprint, digest_model, digest_tokenizer, make_fingerprint
 from rembert_ray.footers import InputNeeds
@@ -51,7 +52,7 @@ class CheckedJob:
 
 
 class _Faults:
-    """Collects the faults of independent checks, `with faults:` around each, and the warnings of the task."""
+    """Collects the faults of independent checks, `with faults:` around each, and warnings."""
 
     def __init__(self) -> None:
         self.found: list[Fault] = []
@@ -94,6 +95,7 @@ def check_job(manifest: Manifest, *, for_writing: bool = True) -> CheckedJob:
     if model is not None:
         with faults:
             config = _check_model(manifest, model, task, faults)
+    _check_precision(manifest, config, faults)
     if task is not None and model is not None and not faults.found:
         with faults:
             fingerprint = _fingerprint(manifest, task, model)
@@ -110,7 +112,7 @@ def check_job(manifest: Manifest, *, for_writing: bool = True) -> CheckedJob:
     assert plan is not None
     text = manifest.text
     windows = WindowOptions(text.max_tokens or config.max_tokens, text.overlap, text.long_documents)
-    precision = resolve_precision(manifest)
+    precision = resolve_precision(manifest.precision, manifest.resources.gpus_per_actor)
     return CheckedJob(manifest, task, config, model, output, columns, windows, precision, plan, tuple(faults.warnings))
 
 
@@ -152,13 +154,6 @@ def resolve_columns(manifest: Manifest, task: Task) -> dict[str, str]:
     named = manifest.input.columns
     form = next((form for form in task.input_forms if set(form) >= named.keys()), task.input_forms[0])
     return {name: named.get(name, name) for name in form}
-
-
-def resolve_precision(manifest: Manifest) -> str:
-    """`auto` is float32 without GPUs and bfloat16 with them: decided by the manifest alone, not by the cluster."""
-    if manifest.precision != "auto":
-        return manifest.precision
-    return "bfloat16" if manifest.resources.gpus_per_actor else "float32"
 
 
 def _check_output(manifest: Manifest, for_writing: bool) -> Location:
@@ -240,6 +235,14 @@ def _check_windows(manifest: Manifest, config: EncoderConfig, n_special: int) ->
         raise UnusableError(Fault(manifest.where("text.overlap"), what, f"at most {max(capacity - 1, 0)}"))
 
 
+def _check_precision(manifest: Manifest, config: EncoderConfig | None, faults: _Faults) -> None:
+    gpus_per_actor = manifest.resources.gpus_per_actor
+    precision = resolve_precision(manifest.precision, gpus_per_actor)
+    if fault := precision_fault(precision, gpus_per_actor, config):
+        faults.found.append(Fault(manifest.where("precision"), *fault))
+    faults.warnings += precision_warnings(precision, gpus_per_actor, processor_flags())
+
+
 def _check_names(manifest: Manifest, task: Task, config: EncoderConfig) -> None:
     written = {*task.schema(config).names, *(field.name for field in COMMON_FIELDS)}
     taken = [name for name in manifest.input.kept_names if name in written]
@@ -266,7 +269,7 @@ def _fingerprint(manifest: Manifest, task: Task, model: Location) -> Fingerprint
         tokenizer_digest=digest_tokenizer(model),
         task=manifest.task,
         head=parameters,
-        precision=resolve_precision(manifest),
+        precision=resolve_precision(manifest.precision, manifest.resources.gpus_per_actor),
         text=manifest.text.model_dump(),
         columns=resolve_columns(manifest, task),
         keep=[

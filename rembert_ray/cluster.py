@@ -11,14 +11,14 @@ from rembert_ray.errors import Fault, UnusableError
 from rembert_ray.manifest import Manifest
 
 ENCODE_CPUS = 0.5
-# Different from the other stages' on purpose: Ray fuses stages of equal needs into one process.
 WRITE_CPUS = 0.25
 CPUS_PER_CPU_ACTOR = 8
 
 
 @dataclass(frozen=True)
 class Pools:
-    """Workers of a job: infer actors with their CPUs and GPUs, encode actors, torch threads of a CPU actor."""
+    """Workers of a job: infer actors with their CPUs and GPUs, encode actors and as many that write, torch threads of a
+    CPU actor."""
 
     actors: int
     actor_cpus: float
@@ -83,11 +83,11 @@ def fit_pools(manifest: Manifest, cpus: float, gpus: float) -> Pools:
     elif actor_gpus:
         actor_cpus = 1.0
     else:
-        spare = cpus - encoders * ENCODE_CPUS - actors * WRITE_CPUS
-        # An eighth less than the quarters that fit: never the same as the other stages', see WRITE_CPUS.
+        spare = cpus - encoders * (ENCODE_CPUS + WRITE_CPUS)
+        # An eighth less than the quarters that fit: jobs were seen to wait for ever where actors hold every CPU.
         actor_cpus = max(0.125, int(4 * spare / actors) / 4 - 0.125)
     n_threads = max(1, int(cpus // actors)) if asked.cpus_per_actor == "auto" else max(1, int(actor_cpus))
-    needed = actors * actor_cpus + encoders * ENCODE_CPUS + WRITE_CPUS
+    needed = actors * actor_cpus + encoders * (ENCODE_CPUS + WRITE_CPUS)
     if needed > cpus or actors * actor_gpus > gpus:
         raise UnusableError(
             Fault(

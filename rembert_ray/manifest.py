@@ -235,7 +235,11 @@ class Manifest(Section):
     text: Annotated[TextOptions, EmptyAsDefault] = _section(TextOptions)
     sharding: Annotated[Sharding, EmptyAsDefault] = _section(Sharding)
     resources: Annotated[Resources, EmptyAsDefault] = _section(Resources)
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16", "float16", "float8", "int8"] = Field(
+        default="auto",
+        description="auto: float32 on CPU, bfloat16 on a GPU; float8: on a GPU of compute capability 8.9 or more; "
+        "int8: on a CPU with VNNI",
+    )
     limits: Annotated[Limits, EmptyAsDefault] = _section(Limits)
 
     _source: Source = PrivateAttr(default_factory=lambda: Source("manifest"))

@@ -7,7 +7,6 @@ processes or the cluster gave out.
 
 from __future__ import annotations
 
-import functools
 import logging
 import queue
 import threading
@@ -70,10 +69,7 @@ def build(shards: Sequence[Shard], spec: JobSpec, pools: Pools, attempts: int) -
         **lives,
     )
     return inferred.map_batches(
-        functools.partial(_write, spec=spec),
-        num_cpus=WRITE_CPUS,
-        max_retries=attempts - 1,
-        **stage,
+        WriteWorker, fn_constructor_args=(spec,), compute=pool(pools.encoders), num_cpus=WRITE_CPUS, **stage, **lives
     )
 
 
@@ -121,8 +117,16 @@ class InferWorker(Worker):
         return Infer
 
 
-def _write(sealed: pa.Table, spec: JobSpec) -> pa.Table:
-    return Write(spec)(sealed)
+class WriteWorker:
+    """`Write` in an actor. As a task, a shard costs more than a CPU second beside its work: most likely Ray ends idle
+    processes of tasks where actors hold the CPUs, and a new one imports everything again."""
+
+    def __init__(self, spec: JobSpec) -> None:
+        self.write = Write(spec)
+
+    def __call__(self, sealed: pa.Table) -> pa.Table:
+        """See `run_stage`."""
+        return self.write(sealed)
 
 
 class Receipts:

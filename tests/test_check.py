@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from rembert_ray.check import check_job
 from rembert_ray.cli import app
-from rembert_ray.cluster import fit_pools
+from rembert_ray.cluster import ENCODE_CPUS, WRITE_CPUS, fit_pools
 from rembert_ray.errors import UnusableError
 from rembert_ray.manifest import load_manifest
 from tests.conftest import write_corpus, write_manifest
@@ -58,6 +58,7 @@ def test_a_usable_job_is_planned_and_nothing_is_left_behind(job, tmp_path):
         ("text.max_tokens=600", "600 is more than the model's 512 positions"),
         ("text.overlap=510", "510 leaves nothing new in a window of 512 tokens"),
         ("output.path=/proc/out", "/proc/out"),
+        ("precision=float8", "precision: float8 products need a GPU, and resources.gpus_per_actor is 0 (set "),
     ],
 )
 def test_each_fault_says_what_and_where(job, override, said):
@@ -136,7 +137,7 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(job, tmp_path):
 @pytest.mark.parametrize("cpus", [1, 2, 4, 8, 16, 64])
 def test_auto_pools_fit_the_cluster(job, cpus):
     pools = fit_pools(load_manifest(job), cpus, 0)
-    assert pools.actors * pools.actor_cpus + pools.encoders * 0.5 + 0.25 <= cpus
+    assert pools.actors * pools.actor_cpus + pools.encoders * (ENCODE_CPUS + WRITE_CPUS) <= cpus
     gpu = fit_pools(load_manifest(job, ["resources.gpus_per_actor=1"]), max(cpus, 8), 2)
     assert (gpu.actors, gpu.actor_gpus, gpu.encoders) == (2, 1.0, 4)
 

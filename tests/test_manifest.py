@@ -246,7 +246,9 @@ MISTAKES = {
     "head: {a: [.nan]}": "tag.yaml:7:1 head: numbers must be finite (no .nan, no .inf)",
     "text: {overlap: -1}": "tag.yaml:7:8 text.overlap: must be at least 0, is -1",
     "text: {max_tokens: 64}": "tag.yaml:7:1 text: text.overlap (64) must be smaller than text.max_tokens (64)",
-    "precision: fp16": ("tag.yaml:7:1 precision: expected 'auto', 'float32', 'bfloat16' or 'float16', got 'fp16'"),
+    "precision: fp16": (
+        "tag.yaml:7:1 precision: expected 'auto', 'float32', 'bfloat16', 'float16', 'float8' or 'int8', got 'fp16'"
+    ),
     "resources: {actors: 0}": "tag.yaml:7:13 resources.actors: expected auto or a whole number above 0, got 0",
     "resources: {gpus_per_actor: 1.5}": (
         "tag.yaml:7:13 resources.gpus_per_actor: expected 0, a share of one GPU such as 0.5, or a whole number, got 1.5"
@@ -302,7 +304,7 @@ def test_all_faults_at_once(folder: Path) -> None:
     assert found[0].startswith("tag.yaml:8:11 head.a: aliases")
     assert found[1].startswith("--set nonsense: expected key=value")
     assert "--set text.overlp: unknown key (did you mean 'overlap'?)" in found
-    assert "--set precision: expected 'auto', 'float32', 'bfloat16' or 'float16', got 'fp8'" in found
+    assert "--set precision: expected 'auto', 'float32', 'bfloat16', 'float16', 'float8' or 'int8', got 'fp8'" in found
 
 
 @pytest.mark.parametrize(

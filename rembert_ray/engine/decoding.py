@@ -1,7 +1,7 @@
-"""Continues prompts with a causal model: rows leave the batch as they finish, and waiting ones take their places.
+"""Continues the prompts of a shard with a causal model: equal ones once, within the memory, each failure its own.
 
-Which token is chosen is the business of `models.sampling` and `models.beam_search`; this file keeps the batch full.
-Beams run in batches of their own, which nobody joins.
+Greedy and sampled rows run in a `ContinuousBatch`. Beams run in padded batches of their own, which nobody joins. It
+must not choose tokens: that is the business of `models.sampling` and `models.beam_search`.
 """
 
 from __future__ import annotations
@@ -14,21 +14,18 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+from rembert_ray.engine.continuous_batch import ContinuousBatch, Row
 from rembert_ray.engine.packing import Long, WindowTable, find_equal
 from rembert_ray.engine.runner import RunFacts, RunResult
 from rembert_ray.models.beam_search import search_beams
 from rembert_ray.models.continuation import Continuation
 from rembert_ray.models.generation_options import GenerationOptions
 from rembert_ray.models.heads import ForCausalLM
-from rembert_ray.models.sampling import adjust_for_sampling, draw, penalize_repetition
 
 # Tokens that the cache of a running batch may hold: 64 rows of 256 on CPU; 7 GiB for a full-size model on a GPU.
 CPU_CACHE_TOKENS = 64 * 256
 CUDA_CACHE_TOKENS = 200 * 256
-# New rows are read when so large a part of the batch is free: each reading is a forward pass of its own.
-JOINING_SHARE = 0.25
 NO_TOKEN = -1
 
 
@@ -102,18 +99,21 @@ class Decoder:
 
     def _run_within_budget(self, rows: _Rows, waiting: list[int], facts: RunFacts) -> list[int]:
         """Continue the waiting rows; on out of memory halve the budget, and return those that are not done."""
-        longest = len(rows.prompts[waiting[0]]) + self.options.max_new_tokens
-        n_at_once = max(1, self.cache_tokens // (longest * self.options.num_beams))
+        needs = [len(rows.prompts[row]) + self.options.max_new_tokens for row in waiting]
+        largest = needs[0] * self.options.num_beams
+        n_wanted = sum(needs) if self.options.num_beams == 1 else largest * len(waiting)
+        budget = min(max(self.cache_tokens, largest), n_wanted)
         try:
             if self.options.num_beams > 1:
+                n_at_once = budget // largest
                 for first in range(0, len(waiting), n_at_once):
                     self._run_beams(rows, waiting[first : first + n_at_once], facts)
             else:
-                _Batch(self, rows, facts).run(list(waiting), n_at_once)
+                self._run_rows(rows, waiting, budget, facts)
         except torch.OutOfMemoryError:
-            if n_at_once == 1:
+            if budget == largest:
                 raise
-            self.cache_tokens = max(1, n_at_once // 2) * longest * self.options.num_beams
+            self.cache_tokens = max(budget // 2, largest)
             torch.cuda.empty_cache()
         except torch.AcceleratorError:
             raise
@@ -126,6 +126,17 @@ class Decoder:
                     self._run_within_budget(rows, [row], facts)
             return []
         return [row for row in waiting if not rows.n_new[row]]
+
+    def _run_rows(self, rows: _Rows, indices: list[int], n_places: int, facts: RunFacts) -> None:
+        draws = self.options.do_sample
+        prompts = [(index, rows.prompts[index]) for index in indices]
+        waiting = [Row(index, prompt, self.generator(prompt) if draws else None) for index, prompt in prompts]
+        batch = ContinuousBatch(self.model, self.options, self.stop_ids, n_places, self.device)
+        for row in batch.run(waiting):
+            rows.new_ids[row.index, : len(row.new_ids)] = row.new_ids
+            rows.n_new[row.index] = len(row.new_ids)
+            rows.stopped[row.index] = row.stopped
+        facts.n_batches += batch.n_passes
 
     def read(self, prompts: list[NDArray[np.int64]]) -> Continuation:
         """Prompts as rows that can be continued, with padding on the left."""
@@ -151,93 +162,3 @@ class Decoder:
         rows.new_ids[indices, : found.shape[1]] = found
         rows.n_new[indices] = (found != NO_TOKEN).sum(1)
         rows.stopped[indices] = np.isin(found, self.stop_ids.cpu().numpy()).any(1)
-
-
-class _Batch:
-    """The running rows of a greedy or sampling run; what it has finished is in `rows`."""
-
-    def __init__(self, decoder: Decoder, rows: _Rows, facts: RunFacts) -> None:
-        self.decoder = decoder
-        self.rows = rows
-        self.facts = facts
-        self.running: list[int] = []
-        self.generators: list[torch.Generator] = []
-        self.continuation: Continuation | None = None
-        self.logits: Tensor | None = None
-        self.tokens: dict[int, list[int]] = {}
-
-    def run(self, waiting: list[int], n_at_once: int) -> None:
-        """Continue all rows, at most `n_at_once` at a time."""
-        while waiting or self.running:
-            n_free = n_at_once - len(self.running)
-            if waiting and (not self.running or n_free >= n_at_once * JOINING_SHARE):
-                self._join(waiting[:n_free])
-                del waiting[:n_free]
-            self._step()
-
-    def _join(self, indices: list[int]) -> None:
-        prompts = [self.rows.prompts[index] for index in indices]
-        new = self.decoder.read(prompts)
-        logits = new.next_logits()
-        if self.continuation is None or self.logits is None or not self.running:
-            self.continuation, self.logits = new, logits
-        else:
-            self.continuation.add_rows(new)
-            self.logits = torch.cat([self.logits, logits])
-        self.running += indices
-        self.tokens |= {index: [] for index in indices}
-        if self.decoder.options.do_sample:
-            self.generators += [self.decoder.generator(prompt) for prompt in prompts]
-        self.facts.n_batches += 1
-
-    def _step(self) -> None:
-        """One more token for every running row; then those that are finished leave."""
-        options, rows = self.decoder.options, self.continuation
-        assert rows is not None
-        chosen = self._choose(rows)
-        for index, token in zip(self.running, chosen.tolist(), strict=True):
-            self.tokens[index].append(token)
-        is_stop = torch.isin(chosen, self.decoder.stop_ids).tolist()
-        staying = [
-            place
-            for place, index in enumerate(self.running)
-            if not self._finish(index, is_stop=is_stop[place], limit=options.max_new_tokens)
-        ]
-        if len(staying) < len(self.running):
-            self.running = [self.running[place] for place in staying]
-            self.generators = [self.generators[place] for place in staying] if self.generators else []
-            kept = torch.tensor(staying, dtype=torch.long, device=chosen.device)
-            chosen = chosen[kept]
-            rows.select_rows(kept)
-            if staying:
-                rows.drop_padding()
-        if staying:
-            rows.append(chosen)
-            self.logits = rows.next_logits()
-            self.facts.n_batches += 1
-
-    def _choose(self, rows: Continuation) -> Tensor:
-        options = self.decoder.options
-        assert self.logits is not None
-        logits = self.logits
-        if options.repetition_penalty != 1:
-            logits = penalize_repetition(logits, rows.ids, rows.mask, options.repetition_penalty)
-        is_early = [len(self.tokens[index]) < options.min_new_tokens for index in self.running]
-        if any(is_early) and len(self.decoder.stop_ids):
-            early = torch.tensor(is_early, device=logits.device)[:, None]
-            stops = torch.zeros(logits.shape[-1], dtype=torch.bool, device=logits.device)
-            stops[self.decoder.stop_ids] = True
-            logits = logits.masked_fill(early & stops, -torch.inf)
-        if not options.do_sample:
-            return logits.argmax(-1)
-        return draw(adjust_for_sampling(logits, options), self.generators)
-
-    def _finish(self, index: int, *, is_stop: bool, limit: int) -> bool:
-        tokens = self.tokens[index]
-        if not is_stop and len(tokens) < limit:
-            return False
-        self.rows.new_ids[index, : len(tokens)] = tokens
-        self.rows.n_new[index] = len(tokens)
-        self.rows.stopped[index] = is_stop
-        del self.tokens[index]
-        return True

@@ -119,13 +119,17 @@ def window_texts(
         for column in (cut.row, cut.start, cut.end, cut.owned_start, cut.owned_end)
     )
     n_windows = np.bincount(row, minlength=len(n_all)).astype(np.int64)
-    windows = template.apply(encoding.windows(row, start, end - start), None)
+    are_whole = not is_long.any()
+    bare = Encoding(encoding.ids, encoding.row_splits)
+    windows = template.apply(bare if are_whole else bare.windows(row, start, end - start), None)
     kept_starts, kept_ends = n_opening + owned_start - start, n_opening + owned_end - start
     if keeps_special_tokens:
         is_first = np.r_[True, row[1:] != row[:-1]][: len(row)]
         is_last = np.r_[row[1:] != row[:-1], True][: len(row)]
         kept_starts, kept_ends = kept_starts - n_opening * is_first, kept_ends + n_closing * is_last
-    read = encoding.windows(np.arange(len(n_all)), np.zeros_like(n_tokens), n_tokens)
+    read = encoding
+    if encoding.offsets is not None and not are_whole:
+        read = encoding.windows(np.arange(len(n_all)), np.zeros_like(n_tokens), n_tokens)
     return Documents(
         windows=WindowTable.from_ranges(windows.ids, windows.row_splits, kept_starts, kept_ends),
         n_windows=n_windows,

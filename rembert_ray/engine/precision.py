@@ -1,109 +1,110 @@
-"""Numeric types by device, and the CPU's fast linear layers."""
+"""The words of `precision` in a manifest: what each means, what it needs, and what a model becomes under it.
+
+Importing this file imports no torch, so that a manifest is checked without it; the fast layers are in `prepacked`,
+`compiled`, `float8` and `int8`. Drift and speed of every word are measured by `benchmarks/precision.py`.
+"""
 
 from __future__ import annotations
 
-from typing import Any, cast
+from collections.abc import Container
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
-import torch
-from torch import Tensor, nn
+from rembert_ray.models.config import EncoderConfig
 
-from rembert_ray.models.layers import Layer
-from rembert_ray.models.layout import Layout
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 AUTO = "auto"
-PRECISIONS = (AUTO, "float32", "bfloat16", "float16")
-# oneDNN chooses the memory layout of a prepacked weight for a number of rows; it serves all others too.
-PREPACK_ROWS = 1024
+FLOAT8 = "float8"
+INT8 = "int8"
+# What a word makes of the weights when they are loaded; float8 and int8 convert the layers' products after that.
+DTYPES = {"float32": "float32", "bfloat16": "bfloat16", "float16": "float16", FLOAT8: "bfloat16", INT8: "float32"}
+# Both dimensions of a float8 product on a GPU are multiples of this.
+FLOAT8_MULTIPLE = 16
+# As Linux names them on x86 and on Arm.
+BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+INT8_FLAG = "avx512_vnni"
+PROCESSOR = Path("/proc/cpuinfo")
 
 
-def resolve_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The type of the weights and of the forward pass.
+def resolve_precision(word: str, gpus_per_actor: float) -> str:
+    """`auto` is float32 without GPUs and bfloat16 with them: decided by the manifest alone, not by the cluster."""
+    if word != AUTO:
+        return word
+    return "bfloat16" if gpus_per_actor else "float32"
 
-    `auto` is bfloat16 on CUDA and float32 on CPU, where half precision is several times slower.
+
+def precision_fault(precision: str, gpus_per_actor: float, config: EncoderConfig | None) -> tuple[str, str] | None:
+    """What keeps a resolved precision from running, and what to do instead; None where nothing is known to.
+
+    `config` is None where the model cannot be read.
     """
-    if precision == AUTO:
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    if precision not in PRECISIONS:
-        raise ValueError(f"unknown precision {precision!r}, known: {', '.join(PRECISIONS)}")
-    return cast(torch.dtype, getattr(torch, precision))
+    if precision == INT8 and gpus_per_actor:
+        return "int8 products are for CPUs, and resources.gpus_per_actor is not 0", "set precision: float8 or bfloat16"
+    if precision != FLOAT8:
+        return None
+    if not gpus_per_actor:
+        what = "float8 products need a GPU, and resources.gpus_per_actor is 0"
+        return what, "set resources.gpus_per_actor: 1, or precision: int8 or float32"
+    sizes = {} if config is None else {name: getattr(config, name) for name in ("hidden_size", "intermediate_size")}
+    odd = [f"{name} is {size}" for name, size in sizes.items() if size % FLOAT8_MULTIPLE]
+    if odd:
+        what = f"float8 needs sizes that are multiples of {FLOAT8_MULTIPLE}; the model's {' and '.join(odd)}"
+        return what, "set precision: bfloat16"
+    return None
 
 
-class PrepackedLinear(nn.Module):
-    """A linear layer with its weight in oneDNN's own layout and, optionally, GELU inside the product.
+def precision_warnings(precision: str, gpus_per_actor: float, flags: Container[str]) -> list[str]:
+    """What a person should know of a resolved precision that runs but may be slow; `flags` of the processor."""
+    if gpus_per_actor:
+        return []
+    if precision == "float16":
+        return [
+            "precision: float16 without a GPU is several times slower than float32, because CPUs have no fast float16 "
+            "product here: set float32, or bfloat16 where the processor has it"
+        ]
+    if precision == "bfloat16" and not any(flag in flags for flag in BFLOAT16_FLAGS):
+        return [
+            "precision: bfloat16 without a GPU, and this machine's processor has no bfloat16 products "
+            "(avx512_bf16, amx_bf16): if the workers' have none either, float32 is several times faster"
+        ]
+    if precision == INT8 and INT8_FLAG not in flags:
+        return [f"precision: int8, and this machine's processor has no {INT8_FLAG}: workers like it will refuse to run"]
+    return []
 
-    Equal to `nn.Linear` (and the exact erf GELU) up to the order of additions. Inference only, CPU, float32.
+
+def processor_flags() -> frozenset[str]:
+    """What this machine's processor can do, in Linux's words; empty where the system does not say."""
+    if not PROCESSOR.exists():
+        return frozenset()
+    lines = (line.partition(":") for line in PROCESSOR.read_text().splitlines())
+    return frozenset(
+        word for name, _, words in lines if name.strip() in ("flags", "Features") for word in words.split()
+    )
+
+
+def weights_dtype(precision: str) -> torch.dtype:
+    """The type in which weights are loaded, and of hidden states."""
+    import torch
+
+    return cast("torch.dtype", getattr(torch, DTYPES[precision]))
+
+
+def use_fast_layers(model: nn.Module, precision: str) -> None:
+    """Replace the layers of a loaded model by the fast ones for its device and precision, in place.
+
+    Raises:
+        UnusableError: the GPU has no float8 products, or the processor no int8 ones.
     """
+    from rembert_ray.engine import float8, int8
+    from rembert_ray.engine.compiled import compile_layers
+    from rembert_ray.engine.prepacked import prepack_linears
 
-    def __init__(self, linear: nn.Linear, *, with_gelu: bool = False) -> None:
-        super().__init__()
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach().contiguous(), PREPACK_ROWS)
-        self.bias = linear.bias.detach()
-        self.attribute = "gelu" if with_gelu else "none"
-        self.algorithm = "none" if with_gelu else ""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`[..., in]` to `[..., out]`."""
-        op: Any = torch.ops.mkldnn._linear_pointwise
-        return cast(Tensor, op(x, self.weight, self.bias, self.attribute, [], self.algorithm))
-
-    def add(self, residual: Tensor, x: Tensor) -> Tensor:
-        """`residual` `[..., out]` plus the layer (without GELU) over `x` `[..., in]`, in one pass over memory."""
-        op: Any = torch.ops.mkldnn._linear_pointwise.binary
-        return cast(Tensor, op(x, residual, self.weight, self.bias, "add"))
-
-
-class PrepackedLayer(nn.Module):
-    """`Layer` (without cross-attention) with prepacked linear layers, and its residual sums inside of their products.
-
-    Equal to it up to the order of additions. Inference only.
-    """
-
-    def __init__(self, layer: Layer) -> None:
-        super().__init__()
-        activation = layer.feed_forward.activation
-        with_gelu = isinstance(activation, nn.GELU)
-        self.n_heads, self.layer = layer.attention.n_heads, layer.attention.layer
-        self.norm_before_attention = layer.norm_before_attention
-        self.qkv = PrepackedLinear(layer.attention.qkv)
-        self.output = PrepackedLinear(layer.attention.output)
-        self.norm_after_attention = layer.norm_after_attention
-        self.norm_before_feed_forward = layer.norm_before_feed_forward
-        self.up = PrepackedLinear(layer.feed_forward.up, with_gelu=with_gelu)
-        self.activation = nn.Identity() if with_gelu else activation
-        self.down = PrepackedLinear(layer.feed_forward.down)
-        self.norm_after_feed_forward = layer.norm_after_feed_forward
-
-    def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
-        """`[..., hidden]` to `[..., hidden]`."""
-        qkv = self.qkv(self.norm_before_attention(hidden))
-        mixed = layout.attend(qkv, self.n_heads, 0.0, self.layer)
-        hidden = self.norm_after_attention(self.output.add(hidden, mixed))
-        inner = self.activation(self.up(self.norm_before_feed_forward(hidden)))
-        return cast(Tensor, self.norm_after_feed_forward(self.down.add(hidden, inner)))
-
-
-def prepack_linears(model: nn.Module) -> bool:
-    """Replace every encoder layer and every other linear layer by its prepacked form, in place.
-
-    Returns:
-        False, with the model untouched, where oneDNN is not built in or the model is not float32 on CPU.
-    """
-    parameter = next(model.parameters())
-    if not torch.backends.mkldnn.is_available() or parameter.device.type != "cpu":  # type: ignore[no-untyped-call]
-        return False
-    if parameter.dtype != torch.float32:
-        return False
-    _prepack_children(model)
-    return True
-
-
-def _prepack_children(module: nn.Module) -> None:
-    # One child at a time: a list of them would keep all replaced weights, and so double the memory.
-    for name in [name for name, _ in module.named_children()]:
-        child = module.get_submodule(name)
-        if isinstance(child, Layer) and child.cross_attention is None:
-            setattr(module, name, PrepackedLayer(child))
-        elif isinstance(child, nn.Linear):
-            setattr(module, name, PrepackedLinear(child))
-        else:
-            _prepack_children(child)
+    if precision == FLOAT8:
+        float8.quantize_layers(model)
+    if precision == INT8:
+        int8.quantize_layers(model)
+    if not prepack_linears(model):
+        compile_layers(model)

@@ -1,14 +1,15 @@
 """Runs windows through an encoder, packed, and hands each batch's hidden states to a head that makes them small.
 
-One `Runner` lives in one actor. It computes equal windows once, prepares the next batches on a thread, halves the
-token budget when the device runs out of memory, and narrows a batch that fails down to the window that is to blame.
+One `Runner` lives in one actor. It computes equal windows once, prepares the next batches on a thread, brings the
+results of a batch back while the next one runs, halves the token budget when the device runs out of memory, and narrows
+a batch that fails down to the window that is to blame.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -18,38 +19,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rembert_ray.engine.budget import HasConfig, choose_batch_tokens
+from rembert_ray.engine.device_batch import DeviceBatch, Reads, Uploader, download
 from rembert_ray.engine.packing import Long, PackedBatch, WindowTable, build_batch, find_equal, pack
-from rembert_ray.models.layout import Layout, PackedLayout
+from rembert_ray.models.layout import Layout
+from rembert_ray.models.narrowed_layout import NarrowedLayout
 from rembert_ray.ragged import ragged_arange
 
 N_BATCHES_AHEAD = 2
-# Best of 512 to 4,096 on one core, by little: 768 to 2,048 are within 2 %, 512 is 4 % and 4,096 is 12 % slower
-# (benchmarks/RESULTS.md).
-CPU_BATCH_TOKENS = 1536
-# 132 multiprocessors times 128 rows: whole waves of the matrix product on an H100 or H200.
-CUDA_BATCH_TOKENS = 2 * 16_896
 
 
-class Encoder(Protocol):
+class Encoder(HasConfig, Protocol):
     """What the runner asks of a model: see `models.encoder.Encoder.encode`."""
 
-    def encode(self, input_ids: Tensor, token_type_ids: Tensor, layout: Layout) -> Tensor:
+    def encode(
+        self, input_ids: Tensor, token_type_ids: Tensor, layout: Layout, *, narrowed: NarrowedLayout | None
+    ) -> Tensor:
         """Ids in any layout to hidden states."""
         ...
-
-
-@dataclass(frozen=True)
-class DeviceBatch:
-    """A packed batch on the device, for a head.
-
-    kept: `[kept]`, flat indices of the tokens that the task reads.
-    kept_lengths: `[windows]`, how many each window has.
-    cu_seqlens: int32 `[windows + 1]`, where each window begins.
-    """
-
-    kept: Tensor
-    kept_lengths: Tensor
-    cu_seqlens: Tensor
 
 
 class Head(Protocol):
@@ -60,8 +47,13 @@ class Head(Protocol):
         """Names of the results that are per kept token; the others are per window."""
         ...
 
+    @property
+    def reads(self) -> Reads:
+        """Of which tokens `reduce` takes hidden states."""
+        ...
+
     def reduce(self, hidden: Tensor, batch: DeviceBatch) -> Mapping[str, Tensor]:
-        """`[tokens, hidden]` to named tensors whose first axis is kept tokens or windows."""
+        """`[tokens that it reads, hidden]` to named tensors whose first axis is kept tokens or windows."""
         ...
 
 
@@ -105,6 +97,11 @@ class Engine(Protocol):
         ...
 
 
+# A batch, and what hands it over on the device; a batch that is being computed, and what waits for its results.
+Prepared = tuple[PackedBatch, Callable[[], DeviceBatch]]
+Running = tuple[PackedBatch, Callable[[], dict[str, NDArray[np.generic]]]]
+
+
 @dataclass
 class _Work:
     """The state of one run."""
@@ -113,6 +110,7 @@ class _Work:
     values: dict[str, NDArray[np.generic]] = field(default_factory=dict)
     failures: dict[int, str] = field(default_factory=dict)
     facts: RunFacts = field(default_factory=RunFacts)
+    running: Running | None = None
 
 
 class Runner:
@@ -122,7 +120,7 @@ class Runner:
         encoder: in evaluation mode, on `device`.
         head: reduces hidden states.
         device: where both are.
-        batch_tokens: token budget of one forward pass; None takes the device's default.
+        batch_tokens: token budget of one forward pass; None: see `choose_batch_tokens`.
     """
 
     def __init__(self, encoder: Encoder, head: Head, device: torch.device, batch_tokens: int | None = None) -> None:
@@ -130,8 +128,8 @@ class Runner:
         self.head = head
         self.token_values = head.token_values
         self.device = device
-        default = CUDA_BATCH_TOKENS if device.type == "cuda" else CPU_BATCH_TOKENS
-        self.batch_tokens = batch_tokens or default
+        self.uploader = Uploader(device)
+        self.batch_tokens = batch_tokens or choose_batch_tokens(encoder, device)
 
     def run(self, table: WindowTable) -> RunResult:
         """Every window once, equal ones together.
@@ -153,9 +151,10 @@ class Runner:
     def _run_within_budget(self, work: _Work, todo: Long, thread: ThreadPoolExecutor) -> Long:
         """Run batches at the present budget; on out of memory halve it and return what is left to do."""
         done = np.zeros(len(work.table), dtype=bool)
-        for batch in _prefetch(work, [todo[b] for b in pack(work.table.lengths[todo], self.batch_tokens)], thread):
+        batches = [todo[windows] for windows in pack(work.table.lengths[todo], self.batch_tokens)]
+        for batch, receive in self._prefetch(work, batches, thread):
             try:
-                self._run_or_narrow(work, batch)
+                self._run_or_narrow(work, batch, receive)
             except torch.OutOfMemoryError:
                 largest = int(batch.lengths.max())
                 if batch.n_tokens <= largest:
@@ -163,14 +162,16 @@ class Runner:
                 self.batch_tokens = max(batch.n_tokens // 2, largest)
                 if self.device.type == "cuda":
                     torch.cuda.empty_cache()
+                self._store_running(work)
                 return todo[~done[todo]]
             done[batch.windows] = True
+        self._store_running(work)
         return todo[:0]
 
-    def _run_or_narrow(self, work: _Work, batch: PackedBatch) -> None:
+    def _run_or_narrow(self, work: _Work, batch: PackedBatch, receive: Callable[[], DeviceBatch]) -> None:
         """Run a batch; if it fails, run its halves, down to the window that is to blame."""
         try:
-            self._run_batch(work, batch)
+            self._run_batch(work, batch, receive())
         except (torch.OutOfMemoryError, torch.AcceleratorError):
             raise
         except (RuntimeError, ValueError, IndexError) as error:
@@ -179,45 +180,46 @@ class Runner:
                 return
             middle = len(batch.windows) // 2
             for part in (batch.windows[:middle], batch.windows[middle:]):
-                self._run_or_narrow(work, build_batch(work.table, part))
+                self._run_or_narrow(work, *self._prepare(work.table, part))
 
-    def _run_batch(self, work: _Work, batch: PackedBatch) -> None:
+    def _run_batch(self, work: _Work, batch: PackedBatch, on_device: DeviceBatch) -> None:
         started = time.perf_counter()
-        layout = PackedLayout.from_lengths(batch.lengths.tolist(), self.device)
-        ids = self._to_device(batch.ids)
-        types = batch.token_type_ids
-        token_type_ids = torch.zeros_like(ids) if types is None else self._to_device(types)
-        hidden = self.encoder.encode(ids, token_type_ids, layout)
-        kept = DeviceBatch(self._to_device(batch.kept), self._to_device(batch.kept_lengths), layout.cu_seqlens)
-        reduced = {name: value.cpu().numpy() for name, value in self.head.reduce(hidden, kept).items()}
-        _store(work, batch, reduced, self.head.token_values)
+        layout, narrowed = on_device.layout, on_device.narrowed
+        hidden = self.encoder.encode(on_device.ids, on_device.token_type_ids, layout, narrowed=narrowed)
+        results = download(self.head.reduce(hidden, on_device))
+        self._store_running(work)
+        work.running = (batch, results)
         work.facts.forward_s += time.perf_counter() - started
         work.facts.n_batches += 1
         work.facts.n_tokens_computed += batch.n_tokens
 
-    def _to_device(self, array: Long) -> Tensor:
-        tensor = torch.from_numpy(array)
-        if self.device.type != "cuda":
-            return tensor
-        return tensor.pin_memory().to(self.device, non_blocking=True)
+    def _store_running(self, work: _Work) -> None:
+        """Wait for the results of the batch before, while the device goes on with the present one."""
+        if work.running is None:
+            return
+        (batch, results), work.running = work.running, None
+        _store(work, batch, results(), self.head.token_values)
 
+    def _prepare(self, table: WindowTable, windows: Long) -> Prepared:
+        batch = build_batch(table, windows)
+        return batch, self.uploader.upload(batch, self.head.reads)
 
-def _prefetch(work: _Work, batches: list[Long], thread: ThreadPoolExecutor) -> Iterator[PackedBatch]:
-    """Flat arrays of the next batches are built on a thread while the present one runs."""
-    queue: deque[Future[PackedBatch]] = deque()
-    for windows in batches:
-        queue.append(thread.submit(build_batch, work.table, windows))
-        if len(queue) > N_BATCHES_AHEAD:
+    def _prefetch(self, work: _Work, batches: list[Long], thread: ThreadPoolExecutor) -> Iterator[Prepared]:
+        """The next batches are built and uploaded on a thread while the present one runs."""
+        queue: deque[Future[Prepared]] = deque()
+        for windows in batches:
+            queue.append(thread.submit(self._prepare, work.table, windows))
+            if len(queue) > N_BATCHES_AHEAD:
+                yield _wait_for(queue.popleft(), work.facts)
+        while queue:
             yield _wait_for(queue.popleft(), work.facts)
-    while queue:
-        yield _wait_for(queue.popleft(), work.facts)
 
 
-def _wait_for(future: Future[PackedBatch], facts: RunFacts) -> PackedBatch:
+def _wait_for(future: Future[Prepared], facts: RunFacts) -> Prepared:
     started = time.perf_counter()
-    batch = future.result()
+    prepared = future.result()
     facts.wait_s += time.perf_counter() - started
-    return batch
+    return prepared
 
 
 def _store(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 
@@ -57,19 +56,3 @@ class KeyValueCache:
             selected[:, :, :, :length] = buffer[:, rows, :, :length]
             self._buffers[layer] = selected
         self._memory = {layer: (keys[rows], values[rows]) for layer, (keys, values) in self._memory.items()}
-
-    def shift(self, n_columns: int) -> None:
-        """Move every token by so many columns: to the right behind empty ones, or to the left over those that go."""
-        for layer, buffer in self._buffers.items():
-            length = self._lengths[layer]
-            kept = buffer[:, :, :, max(-n_columns, 0) : length]
-            moved = buffer.new_zeros(*buffer.shape[:3], length + n_columns, buffer.shape[4])
-            moved[:, :, :, max(n_columns, 0) :] = kept
-            self._buffers[layer], self._lengths[layer] = moved, length + n_columns
-
-    def add_rows(self, other: KeyValueCache) -> None:
-        """The rows of another cache of as many tokens, after the own ones."""
-        for layer, buffer in self._buffers.items():
-            length = self._lengths[layer]
-            both = (buffer[:, :, :, :length], other._buffers[layer][:, :, :, :length])
-            self._buffers[layer] = torch.cat(both, 1)

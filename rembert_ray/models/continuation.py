@@ -78,34 +78,6 @@ class Continuation:
         if self.cache is not None:
             self.cache.select_rows(rows)
 
-    def add_rows(self, other: Continuation) -> None:
-        """The rows of another one after the own ones; the shorter of the two gets padding on its left. No memory."""
-        n_missing = self.ids.shape[1] - other.ids.shape[1]
-        other.shift(max(n_missing, 0))
-        self.shift(max(-n_missing, 0))
-        self.ids, self.mask = torch.cat([self.ids, other.ids]), torch.cat([self.mask, other.mask])
-        self._has_padding = not bool(self.mask.all())
-        if self.cache is not None and other.cache is not None:
-            self.cache.add_rows(other.cache)
-
-    def drop_padding(self) -> None:
-        """Without the columns on the left that are padding in every row."""
-        n_columns = int(self.mask.any(0).int().argmax())
-        if n_columns:
-            self.shift(-n_columns)
-        self._has_padding = not bool(self.mask.all())
-
-    def shift(self, n_columns: int) -> None:
-        """Columns of padding added on the left of every row, or taken away."""
-        if n_columns > 0:
-            padding = self.model.config.pad_token_id or 0
-            self.ids = torch.nn.functional.pad(self.ids, (n_columns, 0), value=padding)
-            self.mask = torch.nn.functional.pad(self.mask, (n_columns, 0))
-        elif n_columns < 0:
-            self.ids, self.mask = self.ids[:, -n_columns:], self.mask[:, -n_columns:]
-        if n_columns and self.cache is not None:
-            self.cache.shift(n_columns)
-
     def append(self, tokens: Tensor) -> None:
         """One token `[rows]` to each row, of the segment of the one before it."""
         self.ids = torch.cat([self.ids, tokens[:, None]], 1)

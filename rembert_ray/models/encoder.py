@@ -15,6 +15,7 @@ from rembert_ray.models.cache import KeyValueCache
 from rembert_ray.models.config import EncoderConfig
 from rembert_ray.models.layers import Layer
 from rembert_ray.models.layout import Layout, PaddedLayout, attention_bias
+from rembert_ray.models.narrowed_layout import NarrowedLayout
 from rembert_ray.models.outputs import EncoderOutput
 
 
@@ -89,6 +90,7 @@ class Encoder(nn.Module):
         position_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         hidden_states: list[Tensor] | None = None,
+        narrowed: NarrowedLayout | None = None,
     ) -> Tensor:
         """Last hidden states of ids in any layout.
 
@@ -99,9 +101,10 @@ class Encoder(nn.Module):
             position_ids: `[...]`, below `max_position_embeddings`; by default counted: see `Embeddings.positions`.
             inputs_embeds: `[..., embedding size]`, word vectors to take instead of those of the ids.
             hidden_states: where given, what goes into the first layer and what comes out of each is appended.
+            narrowed: the same packed batch and the tokens of it that are read.
 
         Returns:
-            `[..., hidden]`.
+            `[..., hidden]`; of the tokens that are read, where `narrowed` is given: `[rows, hidden]`.
         """
         if position_ids is None:
             position_ids = self.embeddings.positions(input_ids, layout)
@@ -110,7 +113,10 @@ class Encoder(nn.Module):
         for layer in self.layers:
             if hidden_states is not None:
                 hidden_states.append(hidden)
-            hidden = layer(hidden, layout)
+            if narrowed is not None and layer is self.layers[-1]:
+                hidden = layer(hidden, narrowed, narrowed.rows)
+            else:
+                hidden = layer(hidden, layout)
         hidden = self.norm(hidden)
         if hidden_states is not None:
             hidden_states.append(hidden)

@@ -103,9 +103,11 @@ class Layer(nn.Module):
         self.norm_after_feed_forward = after(config)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
-        """`[..., hidden]` to `[..., hidden]`."""
+    def forward(self, hidden: Tensor, layout: Layout, rows: Tensor | None = None) -> Tensor:
+        """`[..., hidden]` to `[..., hidden]`; with a `NarrowedLayout` to `[rows, hidden]`, of its `rows`."""
         change = self.attention(self.norm_before_attention(hidden), layout)
+        if rows is not None:
+            hidden = hidden[rows]
         hidden = self.norm_after_attention(self._add(change, hidden))
         if self.cross_attention is not None:
             change = self.cross_attention(self.norm_before_cross_attention(hidden), layout)

@@ -27,8 +27,9 @@ def describe(tally: Tally) -> str:
     done = tally.n_shards_before + tally.shards_done
     eta = "?" if tally.eta_s is None else format_duration(tally.eta_s)
     failed = f", {tally.shards_failed} shards failed" if tally.shards_failed else ""
+    batches = f" in batches of {tally.batch_tokens:,}" if tally.batch_tokens else ""
     return (
-        f"{done}/{tally.n_shards} shards, {tally.rows_per_s:,.0f} rows/s, {tally.tokens_per_s:,.0f} tokens/s, "
+        f"{done}/{tally.n_shards} shards, {tally.rows_per_s:,.0f} rows/s, {tally.tokens_per_s:,.0f} tokens/s{batches}, "
         f"{tally.rows_with_error} errors{failed}, {eta} to go"
     )
 

@@ -33,6 +33,7 @@ class Tally:
     n_tokens_computed: int = 0
     n_windows: int = 0
     n_bytes: int = 0
+    batch_tokens: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
     started: float = field(default_factory=time.monotonic)
     first_receipt: float | None = None
@@ -46,6 +47,8 @@ class Tally:
         self.rows_with_error += facts["n_errors"]
         for name in ("n_tokens", "n_tokens_computed", "n_windows", "n_bytes"):
             setattr(self, name, getattr(self, name) + facts.get(name, 0))
+        # The last one: where a device ran out of memory it is less than it was.
+        self.batch_tokens = facts.get("batch_tokens", 0)
         for phase in PHASES:
             self.seconds[phase] += facts.get(f"{phase}_s", 0.0)
 

@@ -67,18 +67,22 @@ class Encode:
 
     def _encode(self, table: pa.Table, set_aside: dict[int, str]) -> pa.Table:
         inputs, errors = read_inputs({name: table.column(payload.INPUT + name) for name in self.spec.columns})
+        if any(errors):
+            for name, values in inputs.items():
+                place = table.column_names.index(payload.INPUT + name)
+                table = table.set_column(place, payload.INPUT + name, pa.array(values, arrow_type(name)))
         for row, reason in set_aside.items():
             errors[row] = reason
         good_rows = [row for row, error in enumerate(errors) if error is None]
-        good = {name: [values[row] for row in good_rows] for name, values in inputs.items()}
-        documents = self.spec.task.encode(good, self.tokenizer, self.spec.windows)
+        are_all_good = len(good_rows) == len(errors)
+        if not are_all_good:
+            inputs = {name: [values[row] for row in good_rows] for name, values in inputs.items()}
+        documents = self.spec.task.encode(inputs, self.tokenizer, self.spec.windows)
         for index, reason in documents.errors.items():
             errors[good_rows[index]] = reason
-        for name, column in payload.document_columns(spread_rows(documents, good_rows, len(errors))).items():
+        documents = documents if are_all_good else spread_rows(documents, good_rows, len(errors))
+        for name, column in payload.document_columns(documents).items():
             table = table.append_column(name, column)
-        for name, values in inputs.items():
-            place = table.column_names.index(payload.INPUT + name)
-            table = table.set_column(place, payload.INPUT + name, pa.array(values, arrow_type(name)))
         return table.append_column(payload.ERROR, pa.array(errors, pa.string()))
 
 

@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ SCHEMA = pa.schema(
 class Envelope:
     """A shard on its way.
 
-    facts: counts and seconds, by name; what the receipt and the footer will say.
+    facts: counts, seconds and times (UTC, ISO 8601), by name; what the receipt and the footer will say.
     failure: why the shard cannot be made, else None.
     table: its rows; None once it failed, and after it was written.
     set_aside: rows that must not be worked on, and why: the reason becomes their error.
@@ -54,7 +55,9 @@ class Envelope:
 
     @contextmanager
     def timed(self, phase: str) -> Iterator[None]:
-        """Add the seconds of a phase to the facts."""
+        """Add the seconds of a phase to the facts, and when it began: between two shards a worker waits."""
+        # Text, because probation adds up what is a number.
+        self.facts[f"{phase}_at"] = datetime.now(UTC).isoformat()
         started = time.perf_counter()
         try:
             yield

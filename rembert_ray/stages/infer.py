@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from rembert_ray.engine.packing import Long, WindowTable
-from rembert_ray.engine.precision import prepack_linears, resolve_dtype
+from rembert_ray.engine.precision import use_fast_layers, weights_dtype
 from rembert_ray.engine.runner import RunResult
 from rembert_ray.ragged import as_lists, splits
 from rembert_ray.stages import payload
@@ -38,8 +38,8 @@ class Infer:
         if spec.n_threads:
             torch.set_num_threads(spec.n_threads)
         device = torch.device("cuda" if spec.runs_on_gpu else "cpu")
-        model = spec.task.load_model(spec.model, spec.config, resolve_dtype(spec.precision, device), device)
-        prepack_linears(model)
+        model = spec.task.load_model(spec.model, spec.config, weights_dtype(spec.precision), device)
+        use_fast_layers(model, spec.precision)
         self.engine = spec.task.engine(model, device, spec.batch_tokens)
 
     def __call__(self, sealed: pa.Table) -> pa.Table:
@@ -90,5 +90,5 @@ def rows_with_bad_numbers(values: NDArray[Any], row_splits: Long) -> list[int]:
     """Rows of which some value `[values, ...]` is NaN or infinite."""
     if not np.issubdtype(values.dtype, np.floating):
         return []
-    is_bad = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
+    is_bad = ~np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
     return sorted(set((np.searchsorted(row_splits, np.flatnonzero(is_bad), side="right") - 1).tolist()))

@@ -19,22 +19,28 @@ def arrow_type(name: str) -> pa.DataType:
 
 def read_inputs(columns: dict[str, pa.ChunkedArray]) -> tuple[dict[str, list[Any]], list[str | None]]:
     """Values of each column, with "" or [] where a row cannot be used, and for each row the first reason, or None."""
-    values = {name: _to_python(column) for name, column in columns.items()}
-    n_rows = len(next(iter(values.values())))
-    errors: list[str | None] = [None] * n_rows
-    for name, found in values.items():
-        for row, value in enumerate(found):
+    values: dict[str, list[Any]] = {}
+    errors: list[str | None] = [None] * len(next(iter(columns.values())))
+    for name, column in columns.items():
+        try:
+            values[name] = column.to_pylist()
+            if not _has_nulls(column):
+                continue
+        except UnicodeDecodeError:
+            values[name] = _decode_each(column)
+        for row, value in enumerate(values[name]):
             if reason := _reason(name, value):
                 errors[row] = errors[row] or reason
-                found[row] = [] if name in LIST_COLUMNS else ""
+                values[name][row] = [] if name in LIST_COLUMNS else ""
     return values, errors
 
 
-def _to_python(column: pa.ChunkedArray) -> list[Any]:
-    try:
-        return list(column.to_pylist())
-    except UnicodeDecodeError:
-        pass
+def _has_nulls(column: pa.ChunkedArray) -> bool:
+    is_list = pa.types.is_large_list(column.type)
+    return column.null_count > 0 or (is_list and any(chunk.flatten().null_count for chunk in column.chunks))
+
+
+def _decode_each(column: pa.ChunkedArray) -> list[Any]:
     if pa.types.is_large_list(column.type):
         rows = column.cast(pa.large_list(pa.large_binary())).to_pylist()
         return [None if row is None else [_decode(item) for item in row] for row in rows]

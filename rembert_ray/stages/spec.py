@@ -19,7 +19,7 @@ class JobSpec:
     columns: the word that the task uses for a column -> its name in the corpus.
     kept: the columns that are copied, with their types; renamed: those of them that get another name.
     windows: how long documents are read.
-    precision: `float32`, `bfloat16` or `float16`; `auto` is decided before.
+    precision: a word of `engine.precision.DTYPES`; `auto` is decided before.
     runs_on_gpu: whether infer actors use CUDA; not left to what a machine happens to have.
     batch_tokens: token budget of a forward pass; None for the device's default.
     n_threads: threads of one infer actor on CPU; None leaves torch's own choice.

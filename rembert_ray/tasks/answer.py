@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from rembert_ray.engine.runner import DeviceBatch, Encoder, Head
+    from rembert_ray.engine.device_batch import DeviceBatch, Reads
+    from rembert_ray.engine.runner import Encoder, Head
     from rembert_ray.models.heads import ForQuestionAnswering
     from rembert_ray.tokenizers.base import PretrainedTokenizer
 
@@ -77,6 +78,7 @@ class AnswerHead:
     """Scores the tokens of the context, and the opening token, as start and as end."""
 
     token_values = frozenset({"start", "end"})
+    reads: Reads = "all"
 
     def __init__(self, classifier: torch.nn.Module) -> None:
         self.classifier = classifier

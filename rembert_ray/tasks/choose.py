@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from rembert_ray.engine.runner import DeviceBatch, Encoder, Head
+    from rembert_ray.engine.device_batch import DeviceBatch, Reads
+    from rembert_ray.engine.runner import Encoder, Head
     from rembert_ray.models.heads import ForMultipleChoice
     from rembert_ray.tokenizers.base import PretrainedTokenizer
 
@@ -48,13 +49,14 @@ class ChooseHead:
     """The classifier over the first token of each window."""
 
     token_values: frozenset[str] = frozenset()
+    reads: Reads = "first"
 
     def __init__(self, classifier: torch.nn.Module) -> None:
         self.classifier = classifier
 
     def reduce(self, hidden: Tensor, batch: DeviceBatch) -> Mapping[str, Tensor]:
         """`logit` float32 `[windows]`, one for each choice."""
-        return {"logit": self.classifier(hidden[batch.cu_seqlens[:-1].long()]).squeeze(-1).float()}
+        return {"logit": self.classifier(hidden).squeeze(-1).float()}
 
 
 class Choose(base.Task):

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from rembert_ray.engine.runner import DeviceBatch, Encoder, Head
+    from rembert_ray.engine.device_batch import DeviceBatch, Reads
+    from rembert_ray.engine.runner import Encoder, Head
     from rembert_ray.models.heads import ForSequenceClassification
     from rembert_ray.tokenizers.base import PretrainedTokenizer
 
@@ -74,13 +75,14 @@ class ClassifyHead:
     """The classifier over the first token of each window."""
 
     token_values: frozenset[str] = frozenset()
+    reads: Reads = "first"
 
     def __init__(self, classifier: torch.nn.Module) -> None:
         self.classifier = classifier
 
     def reduce(self, hidden: Tensor, batch: DeviceBatch) -> Mapping[str, Tensor]:
         """`logits` float32 `[windows, labels]`."""
-        return {"logits": self.classifier(hidden[batch.cu_seqlens[:-1].long()]).float()}
+        return {"logits": self.classifier(hidden).float()}
 
 
 class Classify(base.TextTask):

@@ -24,7 +24,8 @@ from rembert_ray.text.sentences import split_sentences
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rembert_ray.engine.runner import DeviceBatch, Encoder, Head
+    from rembert_ray.engine.device_batch import DeviceBatch, Reads
+    from rembert_ray.engine.runner import Encoder, Head
     from rembert_ray.models.heads import Model, Pooler
     from rembert_ray.tokenizers.base import PretrainedTokenizer
 
@@ -56,14 +57,14 @@ class EmbedHead:
     def __init__(self, pooling: Pooling, pooler: Pooler | None) -> None:
         self.pooling = pooling
         self.pooler = pooler
+        self.reads: Reads = "first" if pooling in ("cls", "pooler") else "all"
 
     def reduce(self, hidden: Tensor, batch: DeviceBatch) -> Mapping[str, Tensor]:
         """`vector` float32 `[windows, hidden]`: first token, pooled first token, sum or maximum of kept tokens."""
         import torch
 
         if self.pooling in ("cls", "pooler"):
-            first = hidden[batch.cu_seqlens[:-1].long()]
-            vector = self.pooler(first) if self.pooler is not None else first
+            vector = self.pooler(hidden) if self.pooler is not None else hidden
         else:
             how = "sum" if self.pooling == "mean" else "max"
             kept = hidden[batch.kept].float()

@@ -31,9 +31,8 @@ from rembert_ray.tokenizers.word_pieces import describe_pieces, find_target
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor, nn
 
-    from rembert_ray.engine.runner import DeviceBatch, Encoder, Engine, Head
+    from rembert_ray.engine.runner import Encoder, Engine, Head
     from rembert_ray.models.heads import ForMaskedLM
     from rembert_ray.storage.location import Location
     from rembert_ray.tokenizers.base import PretrainedTokenizer
@@ -71,32 +70,6 @@ class FillMaskParameters(base.Parameters):
         description="instead of fills the pseudo-log-likelihood of each text: every token is masked once, so a text of "
         f"n tokens costs n passes; texts of more than {MAX_SCORED_TOKENS:,} tokens are errors",
     )
-
-
-class FillMaskHead:
-    """The language model head over the masks; the best tokens and their probabilities leave the device."""
-
-    token_values = frozenset({"score", "token"})
-
-    def __init__(self, head: nn.Module, vocab_size: int, top_k: int, target_ids: list[int] | None) -> None:
-        self.head = head
-        self.vocab_size = vocab_size
-        self.top_k = top_k if target_ids is None else min(top_k, len(target_ids))
-        self.target_ids = target_ids
-
-    def reduce(self, hidden: Tensor, batch: DeviceBatch) -> Mapping[str, Tensor]:
-        """`score` float32 and `token` int32 `[kept, top_k]`, the highest score first."""
-        import torch
-
-        from rembert_ray.engine.masked_lm import logits_in_pieces
-
-        targets = None if self.target_ids is None else torch.tensor(self.target_ids, device=hidden.device)
-        scores, tokens = [], []
-        for logits in logits_in_pieces(self.head, hidden[batch.kept], self.vocab_size):
-            best, index = (logits if targets is None else logits[:, targets]).topk(self.top_k)
-            scores.append((best - logits.logsumexp(-1, keepdim=True)).exp())
-            tokens.append(index if targets is None else targets[index])
-        return {"score": torch.cat(scores), "token": torch.cat(tokens).to(torch.int32)}
 
 
 class FillMask(base.Task):
@@ -142,17 +115,27 @@ class FillMask(base.Task):
             return pa.schema([pa.field("pll", pa.float64()), pa.field("n_scored", pa.int32())])
         return pa.schema([pa.field("fills", FILLS)])
 
+    def load_model(self, folder: Location, config: EncoderConfig, dtype: torch.dtype, device: torch.device) -> Any:
+        """See `Task.load_model`. The head's product with the vocabulary is cut into slices."""
+        from rembert_ray.engine.vocabulary import SlicedVocabulary
+
+        model = super().load_model(folder, config, dtype, device)
+        model.head = SlicedVocabulary(model.head)
+        return model
+
     def bind(self, model: ForMaskedLM) -> tuple[Encoder, Head]:
-        """See `Task.bind`."""
-        return model.encoder, FillMaskHead(model.head, model.config.vocab_size, self.parameters.top_k, self.target_ids)
+        """See `Task.bind`. The vocabulary comes after the runner: see `engine`."""
+        from rembert_ray.engine.masked_lm import KeptHidden
 
-    def engine(self, model: ForMaskedLM, device: torch.device, batch_tokens: int | None) -> Engine:
+        return model.encoder, KeptHidden()
+
+    def engine(self, model: Any, device: torch.device, batch_tokens: int | None) -> Engine:
         """See `Task.engine`."""
-        if not self.parameters.score:
-            return super().engine(model, device, batch_tokens)
-        from rembert_ray.engine.masked_lm import PseudoLikelihood
+        from rembert_ray.engine.masked_lm import MaskFiller, PseudoLikelihood
 
-        return PseudoLikelihood(model.encoder, model.head, model.config.vocab_size, self.mask_id, device, batch_tokens)
+        if self.parameters.score:
+            return PseudoLikelihood(model.encoder, model.head, self.mask_id, device, batch_tokens)
+        return MaskFiller(model.encoder, model.head, self.parameters.top_k, self.target_ids, device, batch_tokens)
 
     def encode(
         self, inputs: Mapping[str, list[Any]], tokenizer: PretrainedTokenizer, options: WindowOptions

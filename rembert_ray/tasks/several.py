@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from rembert_ray.engine.runner import DeviceBatch, Encoder, Head
+    from rembert_ray.engine.device_batch import DeviceBatch, Reads
+    from rembert_ray.engine.runner import Encoder, Head
     from rembert_ray.storage.location import Location
 
     SeveralModels = torch.nn.ModuleList
@@ -81,6 +82,7 @@ class SeveralHead:
     """Every head over the same hidden states; results are named `<number of the head>.token.<name>`, or `.window.`."""
 
     token_values = _TokenNames()
+    reads: Reads = "all"
 
     def __init__(self, heads: list[Head], keeps_special_tokens: list[bool]) -> None:
         self.heads = heads
@@ -92,7 +94,7 @@ class SeveralHead:
         without_special, is_text = _without_special_tokens(batch)
         for number, (head, keeps_special) in enumerate(zip(self.heads, self.keeps_special_tokens, strict=True)):
             part = batch if keeps_special else without_special
-            for name, value in head.reduce(hidden, part).items():
+            for name, value in head.reduce(part.select(hidden, head.reads), part).items():
                 is_token = name in head.token_values
                 if is_token and not keeps_special:
                     spread = value.new_zeros(len(batch.kept), *value.shape[1:])

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from rembert_ray.engine.runner import DeviceBatch, Encoder, Head
+    from rembert_ray.engine.device_batch import DeviceBatch, Reads
+    from rembert_ray.engine.runner import Encoder, Head
     from rembert_ray.models.heads import ForTokenClassification
     from rembert_ray.tokenizers.base import PretrainedTokenizer
 
@@ -59,6 +60,7 @@ class TagHead:
     """The classifier over the kept tokens; labels and scores leave the device, not logits."""
 
     token_values = frozenset({"label", "score", "probabilities"})
+    reads: Reads = "all"
 
     def __init__(self, classifier: torch.nn.Module, with_probabilities: bool) -> None:
         self.classifier = classifier

@@ -15,13 +15,10 @@ from numpy.typing import NDArray
 
 from rembert_ray.errors import Fault, UnusableError
 from rembert_ray.ragged import ragged_arange, splits
+from rembert_ray.tokenizers.aligned_offsets import AlignedOffsets
 from rembert_ray.tokenizers.encoding import Encoding, IntArray
-from rembert_ray.tokenizers.offsets import SurfaceTrimmer
-from rembert_ray.tokenizers.piece_ranges import PieceRanges
 from rembert_ray.tokenizers.special_tokens import Part, SpecialTokens
 from rembert_ray.tokenizers.text_input import check_texts
-
-_LONGEST_BLANK_PIECE = 32
 
 
 class SentencePieceEncoder:
@@ -45,11 +42,8 @@ class SentencePieceEncoder:
             raise UnusableError(self._damaged(str(error))) from error
         if not has_pieces:
             raise UnusableError(self._damaged("it has no pieces"))
-        self._ranges = PieceRanges(self.processor, self.n_threads)
-        self._trimmer = SurfaceTrimmer(self.processor)
-        blanks = {self.processor.piece_to_id("▁" * n) for n in range(1, _LONGEST_BLANK_PIECE + 1)}
         self._begins_word: NDArray[np.bool_] | None = None
-        self._blank_ids = np.array(sorted(blanks - {self.processor.unk_id()}), dtype=np.int32)
+        self._offsets: AlignedOffsets | None = None
 
     def _damaged(self, reason: str) -> Fault:
         return Fault(self.name, f"is not a SentencePiece model: {reason}", "copy the file again")
@@ -115,9 +109,9 @@ class SentencePieceEncoder:
         row_splits = splits([len(row) for row in rows])
         if not with_offsets:
             return Encoding(ids, row_splits)
-        ranges = self._ranges.find(texts, ids, row_splits)
-        is_blank_piece = np.isin(ids, self._blank_ids)
-        return Encoding(ids, row_splits, self._trimmer.trim(texts, ranges, is_blank_piece, np.diff(row_splits)))
+        if self._offsets is None:
+            self._offsets = AlignedOffsets(self.processor, self.model, self.n_threads)
+        return Encoding(ids, row_splits, self._offsets.find(texts, ids, row_splits))
 
     def _encode_parts(
         self, texts: list[str], rows: list[list[Part]], with_offsets: bool, lowers_case: bool

@@ -7,7 +7,7 @@ RoBERTa. Works on whole ragged batches at once; it must not look at texts.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +60,8 @@ class Template:
 
         `type_ids` are set when there is a second text.
         """
+        if second is None and not self.size(has_pair=False):
+            return replace(first, sequence_ids=np.zeros(len(first.ids), dtype=np.int8))
         n_first = first.lengths
         n_second = np.zeros_like(n_first) if second is None else second.lengths
         row_splits = splits(n_first + n_second + self.size(has_pair=second is not None))

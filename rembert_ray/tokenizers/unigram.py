@@ -1,15 +1,13 @@
 """A SentencePiece Unigram model as a tokenizer of the `tokenizers` library, for `RemBertTokenizerFast`.
 
 The result is what the `RemBertConverter` of transformers 4.x makes, without the template. Pieces and scores come
-from the `sentencepiece` library; the character map, which it does not show, is read from the file itself. The
-module that SentencePiece generates for protobuf is not used: it registers a file name that transformers
-registers too, and the second one fails. It must not know special tokens, nor which folder a model came from.
+from the `sentencepiece` library, the character map from the file itself. It must not know special tokens, nor which
+folder a model came from.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,13 +17,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from rembert_ray.errors import Fault, UnusableError
 from rembert_ray.tokenizers.backend import state_of
-
-_UNIGRAM = 1
-# Field numbers of sentencepiece_model.proto.
-_TRAINER_SPEC, _NORMALIZER_SPEC = 2, 3
-_MODEL_TYPE = 3
-_PRECOMPILED_CHARSMAP, _ADD_DUMMY_PREFIX = 2, 3
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+from rembert_ray.tokenizers.model_fields import UNIGRAM, adds_dummy_prefix, character_map, model_type
 
 
 @dataclass(frozen=True)
@@ -49,21 +41,20 @@ def from_sentencepiece(model: bytes, name: str) -> tokenizers.Tokenizer:
     """
     try:
         processor: Any = sentencepiece.SentencePieceProcessor(model_proto=model)
-        trainer = dict(_fields(_last(model, _TRAINER_SPEC)))
-        normalizer = dict(_fields(_last(model, _NORMALIZER_SPEC)))
+        kind, charsmap = model_type(model), character_map(model)
+        scheme = "always" if adds_dummy_prefix(model) else "never"
         ids = list(range(processor.get_piece_size()))
         if not ids:
             raise ValueError("it has no pieces")
     except (RuntimeError, ValueError, IndexError) as error:
         raise UnusableError(Fault(name, f"is not a SentencePiece model: {error}", "copy the file again")) from error
-    if trainer.get(_MODEL_TYPE, _UNIGRAM) != _UNIGRAM:
+    if kind != UNIGRAM:
         what = "is a SentencePiece model of another kind than Unigram"
         raise UnusableError(Fault(name, what, "RemBERT's models are Unigram: take RemBERT's sentencepiece.model"))
     vocabulary = list(zip(processor.id_to_piece(ids), processor.get_score(ids), strict=True))
     has_bytes = any(processor.is_byte(ids))
     tokenizer = tokenizers.Tokenizer(models.Unigram(vocabulary, unk_id=processor.unk_id(), byte_fallback=has_bytes))
-    tokenizer.normalizer = make_normalizer(bytes(normalizer.get(_PRECOMPILED_CHARSMAP, b"")), NormalizerFlags())
-    scheme = "always" if normalizer.get(_ADD_DUMMY_PREFIX, 1) else "never"
+    tokenizer.normalizer = make_normalizer(charsmap, NormalizerFlags())
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme=scheme)
     joins = decoders.Metaspace(replacement="▁", prepend_scheme=scheme)
     tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), joins]) if has_bytes else joins
@@ -103,46 +94,3 @@ def read_normalizer(tokenizer: tokenizers.Tokenizer) -> tuple[bytes, NormalizerF
 def _steps_of(normalizer: normalizers.Normalizer | None) -> list[dict[str, Any]]:
     state = state_of(normalizer)
     return list(state.get("normalizers", [state] if state else []))
-
-
-def _last(message: bytes, number: int) -> bytes:
-    """The last sub-message with this field number, as protobuf readers take it; empty when there is none."""
-    found = b""
-    for field, value in _fields(message):
-        if field == number and isinstance(value, bytes):
-            found = value
-    return found
-
-
-def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Number and value of each field of a protobuf message; numbers are ints, all else is bytes.
-
-    Raises `ValueError` or `IndexError` for what is no message.
-    """
-    position = 0
-    while position < len(message):
-        key, position = _varint(message, position)
-        kind = key & 7
-        if kind == _VARINT:
-            value, position = _varint(message, position)
-            yield key >> 3, value
-            continue
-        if kind == _BYTES:
-            size, position = _varint(message, position)
-        elif kind in (_FIXED32, _FIXED64):
-            size = 4 if kind == _FIXED32 else 8
-        else:
-            raise ValueError(f"protobuf wire type {kind} at byte {position}")
-        yield key >> 3, message[position : position + size]
-        position += size
-
-
-def _varint(message: bytes, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = message[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-        shift += 7

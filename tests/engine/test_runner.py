@@ -34,6 +34,7 @@ def model():
 
 class KeptTokens:
     token_values = ("vector",)
+    reads = "all"
 
     def reduce(self, hidden, batch):
         return {"vector": hidden[batch.kept]}
@@ -41,9 +42,18 @@ class KeptTokens:
 
 class FirstTokens:
     token_values = ()
+    reads = "first"
 
     def reduce(self, hidden, batch):
-        return {"vector": hidden[batch.cu_seqlens[:-1].long()]}
+        return {"vector": hidden}
+
+
+class FewTokens:
+    token_values = ("vector",)
+    reads = "kept"
+
+    def reduce(self, hidden, batch):
+        return {"vector": hidden}
 
 
 class Watched:
@@ -52,10 +62,10 @@ class Watched:
     def __init__(self, model, fail=lambda ids: None):
         self.model, self.fail, self.sizes = model, fail, []
 
-    def encode(self, ids, *arguments):
+    def encode(self, ids, *arguments, narrowed):
         self.fail(ids)
         self.sizes.append(len(ids))
-        return self.model.encode(ids, *arguments)
+        return self.model.encode(ids, *arguments, narrowed=narrowed)
 
 
 def random_table(n_windows=40, seed=0):
@@ -82,6 +92,8 @@ def test_results_are_in_the_order_of_the_windows_whatever_the_budget(model, budg
     tokens = Runner(model, KeptTokens(), CPU, budget).run(table)
     kept = np.concatenate([row[1:-1] for row in expected])
     np.testing.assert_allclose(tokens.values["vector"], kept, atol=1e-5)
+    few = Runner(model, FewTokens(), CPU, budget).run(table)
+    np.testing.assert_allclose(few.values["vector"], kept, atol=1e-5)
     windows = Runner(model, FirstTokens(), CPU, budget).run(table)
     np.testing.assert_allclose(windows.values["vector"], np.stack([row[0] for row in expected]), atol=1e-5)
     assert windows.facts.n_tokens == windows.facts.n_tokens_computed == len(table.ids)

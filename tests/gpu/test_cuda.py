@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 
 from rembert_ray.engine.packing import WindowTable, splits
+from rembert_ray.engine.precision import use_fast_layers
 from rembert_ray.engine.runner import Runner
 from rembert_ray.models.config import RemBertConfig
 from rembert_ray.models.rembert import RemBertModel
@@ -16,6 +19,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 
 class KeptTokens:
     token_values = ("vector",)
+    reads = "all"
 
     def reduce(self, hidden, batch):
         return {"vector": hidden[batch.kept].float()}
@@ -59,3 +63,40 @@ def test_the_budget_does_not_change_the_result(model):
     whole = runner.run(table).values["vector"]
     other = Runner(runner.encoder, KeptTokens(), device, batch_tokens=1024).run(table).values["vector"]
     np.testing.assert_allclose(whole, other, atol=0.05)
+
+
+class FewTokens(KeptTokens):
+    reads = "kept"
+
+    def reduce(self, hidden, batch):
+        return {"vector": hidden.float()}
+
+
+def test_a_last_layer_for_few_tokens_gives_what_the_whole_one_gives(model):
+    table, device = random_table(60), torch.device("cuda")
+    encoder = model.to(device, torch.bfloat16)
+    whole = Runner(encoder, KeptTokens(), device).run(table).values["vector"]
+    np.testing.assert_allclose(Runner(encoder, FewTokens(), device).run(table).values["vector"], whole, atol=0.05)
+
+
+def test_windows_in_batches_of_their_own_have_the_same_bits_whatever_the_others(model):
+    table, device = random_table(40), torch.device("cuda")
+    runner = Runner(model.to(device, torch.bfloat16), KeptTokens(), device, batch_tokens=1)
+    whole = runner.run(table).values["vector"]
+    some = np.array([7, 3, 30])
+    kept = np.concatenate([np.arange(*table.kept_splits[[window, window + 1]]) for window in some])
+    np.testing.assert_array_equal(runner.run(table.take(some)).values["vector"], whole[kept])
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float8"])
+def test_fast_layers_are_close_to_plain_ones(model, precision):
+    if precision == "float8" and torch.cuda.get_device_capability() < (8, 9):
+        pytest.skip("this GPU has no float8 products")
+    table, device = random_table(60), torch.device("cuda")
+    plain = model.to(device, torch.bfloat16)
+    expected = Runner(plain, KeptTokens(), device).run(table).values["vector"]
+    fast = copy.deepcopy(plain)
+    use_fast_layers(fast, precision)
+    found = Runner(fast, KeptTokens(), device).run(table).values["vector"]
+    cosines = (found * expected).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(expected, axis=1)
+    assert cosines.min() > (0.99 if precision == "float8" else 0.999)

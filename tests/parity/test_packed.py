@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rembert_ray.engine.precision import prepack_linears
+from rembert_ray.engine.prepacked import prepack_linears
 from rembert_ray.models.layout import PackedLayout
 from tests.parity.oracle import (
     TOLERANCE,

@@ -14,10 +14,10 @@ class KillingEncoder:
     def __init__(self, encoder, token):
         self.encoder, self.token = encoder, token
 
-    def encode(self, ids, *arguments):
+    def encode(self, ids, *arguments, **named):
         if (ids == self.token).any():
             os.kill(os.getpid(), signal.SIGSEGV)
-        return self.encoder.encode(ids, *arguments)
+        return self.encoder.encode(ids, *arguments, **named)
 
 
 class KillerTag(Tag):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import datetime
 
 import numpy as np
 import pyarrow as pa
@@ -13,11 +14,13 @@ import torch
 
 from rembert_ray.errors import ShardError, StorageError
 from rembert_ray.plan import Shard
+from rembert_ray.report.tally import PHASES
 from rembert_ray.stages.encode import Encode
 from rembert_ray.stages.envelope import Envelope, run_stage, seal, unseal
 from rembert_ray.stages.infer import NOT_A_NUMBER, Infer
 from rembert_ray.stages.inputs import read_inputs
 from rembert_ray.stages.write import Write
+from rembert_ray.storage.parquet import read_footer_values
 from tests.conftest import DATA, write_corpus
 from tests.stages.conftest import run_shard
 
@@ -152,8 +155,8 @@ def test_values_that_are_not_numbers_become_row_errors(model_folder, spec_for, t
     whole = infer.engine.encoder
 
     class Overflowing:
-        def encode(self, ids, *arguments):
-            hidden = whole.encode(ids, *arguments)
+        def encode(self, ids, *arguments, **named):
+            hidden = whole.encode(ids, *arguments, **named)
             return torch.where((ids == int(poison))[:, None], torch.nan, hidden)
 
     infer.engine.encoder = Overflowing()
@@ -168,6 +171,16 @@ def test_equal_texts_are_computed_once(model_folder, spec_for, tmp_path):
     assert receipt.facts["n_windows_computed"] == 2
     assert receipt.facts["n_windows"] == 41
     assert len({json.dumps(row) for row in rows["entities"].to_pylist()[:40]}) == 1
+
+
+def test_a_receipt_tells_when_each_stage_began(model_folder, spec_for, tmp_path):
+    path = write_corpus(tmp_path / "in.parquet", ["one", "two"])
+    spec = spec_for(model_folder)
+    receipt, _ = run_shard(spec, path)
+    began = [datetime.fromisoformat(receipt.facts[f"{phase}_at"]) for phase in PHASES]
+    assert began == sorted(began)
+    footer = read_footer_values(spec.output.child(receipt.facts["object"]))
+    assert footer["infer_at"] == receipt.facts["infer_at"]
 
 
 def test_unexpected_errors_fail_the_shard_and_job_errors_end_the_job():

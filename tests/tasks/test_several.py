@@ -41,7 +41,7 @@ def test_each_head_gives_what_it_gives_alone(short_model_folder, tmp_path, pooli
     stages = (Encode(spec), Infer(spec))
     calls = []
     run = stages[1].engine.encoder.encode
-    stages[1].engine.encoder.encode = lambda *arguments: calls.append(1) or run(*arguments)
+    stages[1].engine.encoder.encode = lambda *arguments, **more: calls.append(1) or run(*arguments, **more)
     from rembert_ray.stages.write import Write
 
     receipt, rows = run_shard(spec, path, stages=(*stages, Write(spec)))
