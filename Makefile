@@ -2,9 +2,13 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# A benchmark is a module that can be tried with --smoke; one of them needs a GPU.
+BENCHMARKS := $(filter-out $(if $(wildcard /dev/nvidia0),,bench-gpu),\
+	$(patsubst benchmarks/%.py,bench-%,$(shell grep -l '"--smoke"' benchmarks/*.py)))
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench $(BENCHMARKS) clean
+.NOTPARALLEL:
 
 demo: .venv/installed-demo
 	$(BIN)/python jobs/tag.py --set output.path=out/tag
@@ -17,8 +21,15 @@ lint: .venv/installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: .venv/installed-test
-	$(BIN)/python benchmarks/engine.py
+# One after the other into out/bench/*.md, each from `make bench-<name>`; `make -k bench` goes on after one that fails.
+bench: $(BENCHMARKS)
+	$(BIN)/python -m benchmarks.plot out/bench/engine.json out/bench/engine.svg
+
+bench-engine: OPTIONS := --json out/bench/engine.json
+
+$(BENCHMARKS): bench-%: .venv/installed-test
+	mkdir -p out/bench
+	$(BIN)/python -m benchmarks.$* $(OPTIONS) > out/bench/$*.md
 
 clean:
 	rm -rf out .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info

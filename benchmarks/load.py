@@ -1,7 +1,7 @@
 """Loading a full-size RemBERT: seconds and peak memory of a fresh process, against the size of the weights.
 
-    python benchmarks/load.py                 # 576 M random weights stored as float32, loaded as three types
-    python benchmarks/load.py --json          # for programs
+    python -m benchmarks.load                 # 576 M random weights stored as float32, loaded as three types
+    python -m benchmarks.load --stored bfloat16
 
 The weights are written to a temporary folder (2.2 GiB as float32). The peak is the kernel's high-water mark of the
 process (VmHWM) less what it held before the load; pages of mapped files count. Seconds end when every weight has been
@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.table import describe_machine, print_table
 from rembert_ray.models.config import RemBertConfig
 from rembert_ray.models.weight_map import BASE, model_weights
 
@@ -45,9 +46,8 @@ print(json.dumps({{"seconds": seconds, "weights_bytes": weights, "peak_bytes": s
 """
 
 
-def write_random_checkpoint(folder: Path, stored: str) -> None:
-    """`config.json` and `model.safetensors` of a full-size RemBERT with a pooler; small random weights."""
-    config = RemBertConfig()
+def write_random_checkpoint(folder: Path, stored: str, config: RemBertConfig) -> None:
+    """`config.json` and `model.safetensors` of a RemBERT with a pooler; small random weights."""
     config.save_pretrained(str(folder))
     kind, n_bytes = STORED[stored]
     header, end = {}, 0
@@ -84,21 +84,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--stored", choices=STORED, default="float32", help="type of the stored weights")
     parser.add_argument("--loaders", nargs="+", choices=LOADERS, default=list(LOADERS))
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--smoke", action="store_true", help="one layer and few pieces, to see that it runs")
     arguments = parser.parse_args()
-    results = []
+    print(describe_machine() + "\n", flush=True)
+    rows = []
     with tempfile.TemporaryDirectory(prefix="rembert-ray-load-") as name:
-        write_random_checkpoint(Path(name), arguments.stored)
+        config = RemBertConfig(vocab_size=1000, num_hidden_layers=1) if arguments.smoke else RemBertConfig()
+        write_random_checkpoint(Path(name), arguments.stored, config)
         for loader in arguments.loaders:
             for loaded in LOADED:
                 found = measure(Path(name), loader, loaded)
-                results.append({"loader": loader, "loaded": loaded, **found})
-                if not arguments.json:
-                    gib, ratio = found["weights_bytes"] / 2**30, found["peak_bytes"] / found["weights_bytes"]
-                    line = f"{found['seconds']:6.1f} s, weights {gib:.2f} GiB, peak {ratio:.2f} x the weights"
-                    print(f"{loader:13s} {arguments.stored} -> {loaded:9s} {line}", flush=True)
-    if arguments.json:
-        print(json.dumps(results))
+                weights, peak = found["weights_bytes"], found["peak_bytes"]
+                load = f"{loader}, {arguments.stored} -> {loaded}"
+                rows.append([load, f"{found['seconds']:.1f}", f"{weights / 2**30:.2f}", f"{peak / weights:.2f} x"])
+    print_table(["load", "s", "weights, GiB", "peak over the weights"], rows)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ PACKAGES = (
     "tokenizers",
     "sentencepiece",
     "onnxruntime",
+    "openvino",
     "sentence-transformers",
     "numpy",
 )
