@@ -1,4 +1,4 @@
-"""Random checkpoints of RemBERT's width with fewer layers, in the format that rembert-ray and transformers both load."""
+"""Random checkpoints of RemBERT's width with fewer layers, which rembert-ray and transformers both load."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """What the benchmarks read: real texts of real lengths, and a vocabulary of RemBERT's size. No network.
 
-Texts are those of the demo (see demo/NOTICE.md), the vocabulary is that of data/NOTICE.md: 250,300 pieces in RemBERT's layout.
+Texts are those of the demo (see demo/NOTICE.md), the vocabulary is that of data/NOTICE.md: 250,300 pieces in RemBERT's
+layout.
 """
 
 from __future__ import annotations
