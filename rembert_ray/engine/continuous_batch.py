@@ -16,15 +16,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rembert_ray.engine.budget import choose_batch_tokens
 from rembert_ray.engine.packing import pack
 from rembert_ray.engine.ragged_cache import DecodingLayout, RaggedCache, Span
 from rembert_ray.models.generation_options import GenerationOptions
 from rembert_ray.models.heads import ForCausalLM
 from rembert_ray.models.sampling import adjust_for_sampling, draw, penalize_repetition
 
-# Tokens of prompts that one pass reads: see `runner`, where they are measured.
-CPU_PASS_TOKENS = 1536
-CUDA_PASS_TOKENS = 2 * 16_896
 # Logits of so many rows exist at once: 128 MB for 250,300 pieces in float32.
 LOGIT_ROWS = 128
 
@@ -74,7 +72,7 @@ class ContinuousBatch:
         self.options = options
         self.stop_ids = stop_ids
         self.device = device
-        self.pass_tokens = CUDA_PASS_TOKENS if device.type == "cuda" else CPU_PASS_TOKENS
+        self.pass_tokens = choose_batch_tokens(model.encoder, device)
         self.cache = RaggedCache(model.config, n_places, model.encoder.embeddings.word.weight)
         self.n_passes = 0
 

@@ -94,7 +94,7 @@ options = st.fixed_dictionaries(
 def test_each_row_is_what_it_is_alone_whatever_joins_and_leaves(family, prompts, options, cache_tokens, pass_tokens):
     model = make_model(family)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(continuous_batch, "CPU_PASS_TOKENS", pass_tokens)
+        patch.setattr(continuous_batch, "choose_batch_tokens", lambda encoder, device: pass_tokens)
         patch.setattr(continuous_batch, "LOGIT_ROWS", 3)
         found, result = run(model, prompts, cache_tokens=cache_tokens, **options)
     assert found == [alone(model, prompt, **options) for prompt in prompts]
