@@ -254,7 +254,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--repeats", type=int, default=1, help="run them so many times: 8 is fill_mask of 32 layers (1)"
     )
-    parser.add_argument("--texts", type=int, default=64, help="rows of each corpus (64)")
+    parser.add_argument("--texts", type=int, default=96, help="rows of each corpus (96)")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each contender (3)")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes: does it run at all")
     arguments = parser.parse_args()

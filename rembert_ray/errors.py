@@ -44,6 +44,10 @@ class UnusableError(RembertRayError):
         self.faults: tuple[Fault, ...] = (faults,) if isinstance(faults, Fault) else tuple(faults)
         super().__init__("\n".join(self.lines))
 
+    def __reduce__(self) -> tuple[type[UnusableError], tuple[tuple[Fault, ...]]]:
+        # By default an exception is made again from its text, which is no list of faults.
+        return type(self), (self.faults,)
+
     @property
     def lines(self) -> list[str]:
         """One line for each fault."""

@@ -171,9 +171,10 @@ def _explain(error: BaseException) -> BaseException:
     """The error that the operator should see for what came out of Ray."""
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, RembertRayError):
-            return type(cause)(str(cause))
+        # Ray's own error may be of the type of what it wraps, with a traceback as its text.
         inner = getattr(cause, "cause", None) if isinstance(cause, RayTaskError) else None
+        if inner is None and isinstance(cause, RembertRayError):
+            return cause
         cause = inner or cause.__cause__
     if isinstance(error, RayError) and not isinstance(error, RayTaskError):
         return WorkersLostError(f"a worker died more often than limits.attempts allows: {error}")

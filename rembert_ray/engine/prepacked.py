@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, cast
 
 import torch
@@ -12,6 +13,10 @@ from rembert_ray.models.layout import Layout
 
 # oneDNN chooses the memory layout of a prepacked weight for a number of rows; it serves all others too.
 PREPACK_ROWS = 1024
+# oneDNN, and torch's layer over it, keep kernels and buffers of the last 1,024 shapes of products: half a gigabyte,
+# because batches have many sizes. A forward pass has a dozen shapes, and few of them come again.
+CACHE_SIZES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
+CACHE_SIZE = "32"
 
 
 class PrepackedLinear(nn.Module):
@@ -87,6 +92,8 @@ def prepack_linears(model: nn.Module) -> bool:
         False, with the model untouched, where it is not on CPU, or oneDNN is not built in or lacks its type (it has
         float32, and bfloat16 on processors with AVX-512; products of float16 are not prepacked).
     """
+    for name in CACHE_SIZES:
+        os.environ.setdefault(name, CACHE_SIZE)
     parameter = next(model.parameters())
     if not torch.backends.mkldnn.is_available() or parameter.device.type != "cpu":  # type: ignore[no-untyped-call]
         return False

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from rembert_ray.models.heads import LanguageModelHead
 
-# Best of 2,048 to 16,384 tokens with 64 to 1,024 rows on two cores: 212 GFLOP/s, where one product with all 250,300
-# tokens reaches 160 to 190 (benchmarks/RESULTS.md).
+# 8 MB of logits. Slices of 2,048 and of 4,096 tokens run alike with 256 rows or more: 210 to 214 GFLOP/s on two cores,
+# where one product with all 250,300 tokens reaches 162 to 193 (benchmarks/RESULTS.md).
 SLICE_TOKENS = 4096
 ROWS = 512
 
@@ -62,7 +62,7 @@ class SlicedVocabulary(nn.Module):
         tokens = vectors.new_empty(len(vectors), 0, dtype=torch.int64)
         for first, logits in self._logits(vectors):
             of_slice, index = logits.topk(min(top_k, logits.shape[1]))
-            sums.append(_log_sum_exp_(logits, of_slice[:, :1]))
+            sums.append(_log_sum_exp(logits, of_slice[:, :1], index[:, :1]))
             both = torch.cat([scores, of_slice], dim=1)
             scores, kept = both.topk(min(top_k, both.shape[1]))
             tokens = torch.cat([tokens, index + first], dim=1).gather(1, kept)
@@ -74,7 +74,7 @@ class SlicedVocabulary(nn.Module):
         for first, logits in self._logits(vectors):
             row, column = ((tokens >= first) & (tokens < first + logits.shape[1])).nonzero(as_tuple=True)
             wanted[row, column] = logits[row, tokens[row, column] - first]
-            sums.append(_log_sum_exp_(logits, logits.amax(1, keepdim=True)))
+            sums.append(_log_sum_exp(logits, *logits.max(1, keepdim=True)))
         return wanted - torch.cat(sums, dim=1).logsumexp(1, keepdim=True)
 
     def _vectors(self, hidden: Tensor) -> Iterator[Tensor]:
@@ -83,7 +83,7 @@ class SlicedVocabulary(nn.Module):
             yield self.transform(part)
 
     def _logits(self, vectors: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """For each slice its first token and its logits, float32 `[n, slice]`, which the caller may overwrite."""
+        """For each slice its first token and its logits, float32 `[n, slice]`."""
         for number, part in enumerate(self.slices):
             yield number * SLICE_TOKENS, part(vectors).float()
 
@@ -92,9 +92,10 @@ def _n_parts(hidden: Tensor) -> int:
     return max(-(-len(hidden) // ROWS), 1)
 
 
-def _log_sum_exp_(logits: Tensor, largest: Tensor) -> Tensor:
-    """Logarithm of the sum of the exponentials of each row `[n, 1]`; overwrites `logits`."""
-    return largest + logits.sub_(largest).exp_().sum(1, keepdim=True).log()
+def _log_sum_exp(logits: Tensor, largest: Tensor, place: Tensor) -> Tensor:
+    """Logarithm of the sum of the exponentials of each row, `[n, 1]`, from the largest logit and where it stands."""
+    # One fused operator; `torch.logsumexp` is several, each with its own start and end of all threads.
+    return largest - logits.log_softmax(1).gather(1, place)
 
 
 def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
