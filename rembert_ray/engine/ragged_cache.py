@@ -18,6 +18,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from rembert_ray.models.config import EncoderConfig
 from rembert_ray.models.layout import PackedLayout
+from rembert_ray.models.narrowed_layout import at_least_four
 
 
 class RaggedCache:
@@ -142,7 +143,8 @@ class DecodingLayout:
         for row, span in enumerate(self.running):
             places = slice(span.first, span.first + span.n_tokens)
             k, v = keys[places].transpose(0, 1)[None], values[places].transpose(0, 1)[None]
-            mixed[row] = scaled_dot_product_attention(queries[row, None, :, None], k, v)[0, :, 0]
+            q = at_least_four(queries[row, None, :, None])
+            mixed[row] = scaled_dot_product_attention(q, k, v)[0, :, 0]
 
     def _attend_varlen(self, queries: Tensor, keys: Tensor, values: Tensor, mixed: Tensor) -> None:
         # Imported here: absent from CPU-only builds of old torch.

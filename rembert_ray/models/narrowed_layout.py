@@ -18,6 +18,19 @@ from torch.nn.functional import scaled_dot_product_attention
 from rembert_ray.models.layout import PackedLayout
 
 
+# With fewer, the CPU's attention adds in an order that differs from call to call on several threads.
+LEAST_QUERIES = 4
+
+
+def at_least_four(queries: Tensor) -> Tensor:
+    """Queries `[..., n, head size]` with the last one repeated up to four: then a row's bits are always the same."""
+    n_missing = LEAST_QUERIES - queries.shape[-2]
+    if n_missing <= 0:
+        return queries
+    last = queries[..., -1:, :].expand(*queries.shape[:-2], n_missing, -1)
+    return torch.cat([queries, last], -2)
+
+
 @dataclass(frozen=True)
 class NarrowedLayout:
     """What `models.layout.Layout` asks for, with answers for `rows` only.
@@ -72,7 +85,7 @@ class NarrowedLayout:
             k, v = of_group[:, :, 1:].permute(2, 0, 3, 1, 4)
             part = slice(row, row + n_sequences * n_of_each)
             q = queries[part].view(n_sequences, n_of_each, n_heads, head_size).transpose(1, 2)
-            out = scaled_dot_product_attention(q, k, v, dropout_p=dropout)
+            out = scaled_dot_product_attention(at_least_four(q), k, v, dropout_p=dropout)[:, :, :n_of_each]
             mixed[part].view(n_sequences, n_of_each, n_heads, head_size).copy_(out.transpose(1, 2))
         return mixed
 
