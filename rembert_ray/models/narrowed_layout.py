@@ -17,7 +17,6 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from rembert_ray.models.layout import PackedLayout
 
-
 # With fewer, the CPU's attention adds in an order that differs from call to call on several threads.
 LEAST_QUERIES = 4
 
