@@ -48,7 +48,7 @@ def draw(rates: dict[str, float]) -> Figure:
     colours = [OURS_COLOUR if name == ours else PEER_COLOUR for name in names]
     bars = axes.barh(names, [rates[name] for name in names], color=colours, height=0.68)
     labels = [
-        f"{rates[name]:,.0f}" + ("" if name == ours else f"   {rates[ours] / rates[name]:.1f} x") for name in names
+        f"{rates[name]:,.0f}" + ("" if name == ours else f"   {rates[ours] / rates[name]:.2f} x") for name in names
     ]
     axes.bar_label(bars, labels, padding=5, color=TEXT_COLOUR)
     axes.invert_yaxis()

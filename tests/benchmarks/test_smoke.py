@@ -38,7 +38,7 @@ def test_the_plot_shows_ours_and_every_peer_but_no_roof(tmp_path):
     found.write_text(json.dumps({"machine": "any", "corpora": {"L": rows}}))
     run_module("plot", str(found), str(image))
     drawn = image.read_text()
-    assert all(text in drawn for text in ("ours, packed", "4,000", "transformers, batch 32", "1,000", "4.0 x"))
+    assert all(text in drawn for text in ("ours, packed", "4,000", "transformers, batch 32", "1,000", "4.00 x"))
     assert "roof" not in drawn
     run_module("plot", str(found), str(tmp_path / "again.svg"))
     assert (tmp_path / "again.svg").read_text() == drawn, "the same figures are the same file"
