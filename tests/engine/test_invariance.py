@@ -1,9 +1,13 @@
 """A row has the same bits whatever its batch mates: on CPU, with the prepacked layers of a job.
 
-oneDNN adds in the same order for every number of rows but one; `PrepackedLinear` never asks for one.
+oneDNN adds in the same order for every number of rows but one, and attention for every number of queries from four on;
+`PrepackedLinear` and `NarrowedLayout` never ask for less. That is so on AMD's Zen 4; the libraries choose their kernels
+by the processor, so elsewhere a difference is reported and no failure.
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +23,9 @@ from rembert_ray.ragged import splits
 from rembert_ray.tasks.embed import EmbedHead
 
 CPU = torch.device("cpu")
+INFO = Path("/proc/cpuinfo")
+IS_KNOWN = INFO.exists() and "cpu family\t: 25" in INFO.read_text()
+pytestmark = pytest.mark.xfail(not IS_KNOWN, reason="bits were compared on AMD's Zen 4 only", strict=False)
 # RemBERT's width: other widths may take other kernels.
 SIZES = {"vocab_size": 100, "num_hidden_layers": 2, "hidden_size": 1152, "intermediate_size": 4608}
 HEADS = 18
@@ -56,6 +63,8 @@ def table() -> WindowTable:
 
 @pytest.fixture(scope="module", params=[torch.float32, torch.bfloat16], ids=str)
 def dtype(request) -> torch.dtype:
+    if request.param == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("this processor has no bfloat16 products")
     return request.param
 
 
