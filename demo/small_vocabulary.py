@@ -20,6 +20,7 @@ from pathlib import Path
 
 import sentencepiece
 from sentences import LANGUAGES, Sentence, read_sentences
+from vocabulary import TRAINING
 
 MODELS = ("classify", "answer", "fill_mask", "choose", "generate")
 CHARACTERS_PER_LANGUAGE = 80_000
@@ -71,18 +72,7 @@ def train(demo: Path, vocabulary_size: int) -> bytes:
             vocab_size=vocabulary_size,
             normalization_rule_tsv=RULES,
             character_coverage=COVERAGE,
-            byte_fallback=False,
-            split_by_unicode_script=True,
-            max_sentencepiece_length=10,
-            max_sentence_length=1 << 16,
-            shuffle_input_sentence=False,
-            num_threads=1,
-            pad_id=0,
-            eos_id=1,
-            unk_id=2,
-            bos_id=3,
-            control_symbols=["[CLS]", "[SEP]", "[MASK]"],
-            minloglevel=1,
+            **TRAINING,
         )
     return model.getvalue()
 

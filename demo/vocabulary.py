@@ -17,11 +17,27 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import sentencepiece
 
 NORMALIZATION = "nmt_nfkc"
+# What both vocabularies of the demo share: the layout above, and the same bytes from the same files.
+TRAINING: dict[str, Any] = {
+    "byte_fallback": False,
+    "split_by_unicode_script": True,
+    "max_sentencepiece_length": 10,
+    "max_sentence_length": 1 << 16,
+    "shuffle_input_sentence": False,
+    "num_threads": 1,
+    "pad_id": 0,
+    "eos_id": 1,
+    "unk_id": 2,
+    "bos_id": 3,
+    "control_symbols": ["[CLS]", "[SEP]", "[MASK]"],
+    "minloglevel": 1,
+}
 # The treebanks are what the demo's model is trained on, so their words weigh most.
 TREEBANK_REPEATS = 3
 # Languages that write words, or the particles before them, without a space: their corpus texts would teach pieces
@@ -113,18 +129,7 @@ def train(demo: Path, vocabulary_size: int) -> bytes:
         character_coverage=0.9995,
         required_chars=ascii_characters + pick_foreign_characters(corpus, set(treebanks) - UNSPACED_LANGUAGES),
         pretokenization_delimiter=WORD_BOUNDARY,
-        byte_fallback=False,
-        split_by_unicode_script=True,
-        max_sentencepiece_length=10,
-        max_sentence_length=1 << 16,
-        shuffle_input_sentence=False,
-        num_threads=1,
-        pad_id=0,
-        eos_id=1,
-        unk_id=2,
-        bos_id=3,
-        control_symbols=["[CLS]", "[SEP]", "[MASK]"],
-        minloglevel=1,
+        **TRAINING,
     )
     return model.getvalue()
 
