@@ -1,0 +1,91 @@
+"""One Ray head for all fault tests, in processes of its own, with S3 behind a fault proxy; and a job on each store."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from rembert_ray.storage.location import Location
+from tests.faults.jobs import MANIFEST, REPOSITORY, ROWS_PER_SHARD, FaultJob, environment_of, expected_rows, write_corpus
+from tests.servers.fault_proxy import FaultProxy
+from tests.servers.s3 import S3Server
+
+RAY = Path(sys.executable).parent / "ray"
+
+
+@dataclass(frozen=True)
+class Head:
+    """A running Ray head: where it is, and the proxy through which it reaches S3."""
+
+    address: str
+    proxy: FaultProxy
+    folder: Path
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def ray_head(s3_server: S3Server) -> Iterator[Head]:
+    """Four logical CPUs, so that a job has two infer and two encode actors."""
+    with (
+        FaultProxy(s3_server.endpoint) as proxy,
+        tempfile.TemporaryDirectory(prefix="rr-", ignore_cleanup_errors=True) as folder,
+    ):
+        port = free_port()
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+        environment |= {"HOME": folder, "RAY_AUTH_MODE": "disabled", "PYTHONPATH": str(REPOSITORY)}
+        environment["AWS_ENDPOINT_URL"] = proxy.endpoint
+        command = [str(RAY), "start", "--head", "--block", "--num-cpus=4", f"--port={port}", f"--temp-dir={folder}/ray"]
+        command += ["--object-store-memory=268435456", "--include-dashboard=false", "--disable-usage-stats"]
+        command += [f"--dashboard-agent-listen-port={free_port()}", "--node-ip-address=127.0.0.1"]
+        with Path(folder, "head.log").open("wb") as log:
+            node = subprocess.Popen(command, env=environment, start_new_session=True, stdout=log, stderr=log)
+        try:
+            yield Head(f"127.0.0.1:{port}", proxy, Path(folder))
+        finally:
+            os.killpg(node.pid, signal.SIGTERM)
+            try:
+                node.wait(15)
+            except subprocess.TimeoutExpired:
+                os.killpg(node.pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def proxy(ray_head: Head) -> Iterator[FaultProxy]:
+    """The proxy of all drivers and workers; what a test tells it to break ends with the test."""
+    yield ray_head.proxy
+    ray_head.proxy.faults.clear()
+    ray_head.proxy.seen.clear()
+
+
+@pytest.fixture
+def job(store: Location, ray_head: Head, short_model_folder: Path, tmp_path: Path) -> FaultJob:
+    """The job with its corpus and output on a local disk, and again on S3."""
+    write_corpus(store.child("corpus"))
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    manifest = scratch / "job.yaml"
+    places = {"corpus": store.child("corpus"), "output": store.child("out"), "model": short_model_folder}
+    manifest.write_text(MANIFEST.format(**places, rows=ROWS_PER_SHARD))
+    endpoint = ray_head.proxy.endpoint if store.is_s3 else None
+    return FaultJob(store, scratch, str(manifest), environment_of(ray_head.address, endpoint))
+
+
+@pytest.fixture(scope="session")
+def expected(short_model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> pa.Table:
+    """The rows of an undisturbed run."""
+    return expected_rows(short_model_folder, tmp_path_factory.mktemp("expected"))
