@@ -16,15 +16,19 @@ from rembert_ray.errors import Fault, UnusableError, nearest
 from rembert_ray.fingerprint import Fingerprint, digest_model, digest_tokenizer, make_fingerprint
 from rembert_ray.footers import InputNeeds
 from rembert_ray.manifest import Manifest
+from rembert_ray.manifest_source import KeyPath
 from rembert_ray.models.config import CONFIG_FILE, AutoConfig, EncoderConfig
 from rembert_ray.models.inventory import digest_encoder, match, read_inventory
 from rembert_ray.plan import Plan, make_plan, resume_plan
+from rembert_ray.ray_faults import ray_faults
 from rembert_ray.schema_faults import faults_from
-from rembert_ray.storage.listing import expand_input, input_root
+from rembert_ray.storage.allowed import AllowedRoots
+from rembert_ray.storage.filesystem import explain
+from rembert_ray.storage.listing import expand_input, input_root, list_names
 from rembert_ray.storage.location import Location, locate
-from rembert_ray.storage.probe import probe_output
+from rembert_ray.storage.probe import CONTROL_FOLDER, probe_output
 from rembert_ray.tasks.base import COMMON_FIELDS, LIST_COLUMNS, Task, find_task
-from rembert_ray.tokenizers.auto import AutoTokenizer
+from rembert_ray.tokenizers.auto import check_tokenizer
 
 NO_FINGERPRINT = Fingerprint({})
 RAY_WORKING_DIR = "runtime_resources/working_dir_files"
@@ -70,11 +74,12 @@ class _Faults:
         return False
 
 
-def check_job(manifest: Manifest, *, for_writing: bool = True) -> CheckedJob:
+def check_job(manifest: Manifest, allowed: AllowedRoots | None = None, *, for_writing: bool = True) -> CheckedJob:
     """Check task, parameters, model, tokenizer, input and output of a manifest, and plan the job.
 
     Args:
         manifest: a manifest that is well formed.
+        allowed: where its places may be; default: what the environment says.
         for_writing: whether to try that the output takes create-only objects (this makes its folder).
 
     Raises:
@@ -82,11 +87,16 @@ def check_job(manifest: Manifest, *, for_writing: bool = True) -> CheckedJob:
         StorageError: a store does not answer.
     """
     faults = _Faults()
+    faults.found += ray_faults()
     task = config = None
     fingerprint = NO_FINGERPRINT
     with faults:
         task, found = check_task(manifest)
         faults.found += found
+    allowed = AllowedRoots.given() if allowed is None else allowed
+    if refused := _place_faults(manifest, allowed):
+        # Nothing of a place that is not allowed may be looked at, nor told.
+        raise UnusableError([*faults.found, *refused])
     model = output = None
     with faults:
         model = locate(manifest.model)
@@ -102,7 +112,7 @@ def check_job(manifest: Manifest, *, for_writing: bool = True) -> CheckedJob:
     columns = resolve_columns(manifest, task) if task is not None else {}
     plan = None
     with faults:
-        plan = _plan(manifest, columns, fingerprint, None if faults.found else output)
+        plan = _plan(manifest, columns, fingerprint, None if faults.found else output, allowed)
     if faults.found:
         raise UnusableError(faults.found)
     assert task is not None
@@ -114,6 +124,29 @@ def check_job(manifest: Manifest, *, for_writing: bool = True) -> CheckedJob:
     windows = WindowOptions(text.max_tokens or config.max_tokens, text.overlap, text.long_documents)
     precision = resolve_precision(manifest.precision, manifest.resources.gpus_per_actor)
     return CheckedJob(manifest, task, config, model, output, columns, windows, precision, plan, tuple(faults.warnings))
+
+
+def _place_faults(manifest: Manifest, allowed: AllowedRoots) -> list[Fault]:
+    """The places of a manifest that are not below the allowed roots; links inside of folders count too."""
+    if not allowed.lists:
+        return []
+    faults = _Faults()
+    for key, place in manifest.places():
+        where = manifest.where(key)
+        with faults:
+            refused = allowed.faults(where, place, is_pattern=key == ("input", "path"))
+            faults.found += refused or allowed.file_faults(where, _links_inside(key, place))
+    return faults.found
+
+
+def _links_inside(key: KeyPath, place: str) -> list[Location]:
+    """What could be a link in the local folder of a model or an output. (Input files are looked at once listed.)"""
+    if key == ("input", "path") or not (folder := locate(place)).is_local:
+        return []
+    try:
+        return [folder.child(name) for name in ([CONTROL_FOLDER] if key[0] == "output" else list_names(folder))]
+    except OSError as error:
+        raise UnusableError(explain(str(folder), error)) from error
 
 
 def check_task(manifest: Manifest) -> tuple[Task, list[Fault]]:
@@ -178,7 +211,7 @@ def _check_model(manifest: Manifest, model: Location, task: Task | None, faults:
         config = AutoConfig.from_pretrained(model)
     tokenizer = None
     with faults:
-        tokenizer = AutoTokenizer.from_pretrained(model)
+        tokenizer = check_tokenizer(model)
     if config is None or task is None:
         return config
     with faults:
@@ -280,9 +313,17 @@ def _fingerprint(manifest: Manifest, task: Task, model: Location) -> Fingerprint
     )
 
 
-def _plan(manifest: Manifest, columns: dict[str, str], fingerprint: Fingerprint, output: Location | None) -> Plan:
+def _plan(
+    manifest: Manifest,
+    columns: dict[str, str],
+    fingerprint: Fingerprint,
+    output: Location | None,
+    allowed: AllowedRoots,
+) -> Plan:
     """The stored plan if there is one, else a new one; without `output` only the input is checked."""
     files = expand_input(manifest.input.path)
+    if refused := allowed.file_faults(manifest.where("input.path"), (file.location for file in files)):
+        raise UnusableError(refused)
     if output is not None and (stored := resume_plan(output, fingerprint, files)) is not None:
         return stored
     needs = InputNeeds.from_manifest(manifest, columns, dict.fromkeys(LIST_COLUMNS, "text_list"))

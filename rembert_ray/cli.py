@@ -26,6 +26,16 @@ SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="a.b=c", help="override a key of the manifest; may be repeated")
 ]
 
+AllowRootOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-root",
+        metavar="ROOT",
+        help="refuse every place of the manifest that is not below this folder or URL prefix (s3://bucket/prefix, or "
+        "s3:// for all buckets); may be repeated. It narrows REMBERT_RAY_ALLOW_ROOTS, which has commas between roots",
+    ),
+]
+
 
 @contextmanager
 def reported() -> Iterator[None]:
@@ -39,23 +49,25 @@ def reported() -> Iterator[None]:
 
 
 @app.command()
-def run(manifest: ManifestArgument, overrides: SetOption = None) -> None:
+def run(manifest: ManifestArgument, overrides: SetOption = None, allow_roots: AllowRootOption = None) -> None:
     """Run a manifest; run again it resumes."""
     from rembert_ray.job import run as run_job
 
     with reported():
-        raise typer.Exit(run_job(manifest, tuple(overrides or ())))
+        raise typer.Exit(run_job(manifest, tuple(overrides or ()), allow_roots=allow_roots or ()))
 
 
 @app.command()
-def plan(manifest: ManifestArgument, overrides: SetOption = None) -> None:
+def plan(manifest: ManifestArgument, overrides: SetOption = None, allow_roots: AllowRootOption = None) -> None:
     """Check a manifest and show the plan of its job; writes nothing, starts nothing."""
     from rembert_ray.check import check_job
     from rembert_ray.manifest import load_manifest
     from rembert_ray.plan import describe
+    from rembert_ray.storage.allowed import AllowedRoots
 
     with reported():
-        checked = check_job(load_manifest(manifest, overrides or ()), for_writing=False)
+        allowed = AllowedRoots.given(allow_roots or ())
+        checked = check_job(load_manifest(manifest, overrides or (), allowed), allowed, for_writing=False)
         print(describe(checked.plan))
         for warning in checked.warnings:
             print(f"warning     {warning}")
@@ -81,6 +93,39 @@ def sample(
 
     with reported():
         for line in describe_sample(output, rows, with_error=errors):
+            print(line)
+
+
+@app.command()
+def verify(
+    output: OutputArgument,
+    as_json: Annotated[bool, typer.Option("--json", help="as JSON")] = False,
+) -> None:
+    """Read a whole output again and hold it against its plan; exit code 3 and what to do when something is wrong."""
+    from rich.console import Console
+
+    from rembert_ray.verify import verify as verify_output
+
+    with reported():
+        found = verify_output(output, Console(stderr=True))
+        for line in [json.dumps(found.to_dict(), indent=2)] if as_json else found.lines():
+            print(line)
+        raise typer.Exit(found.exit_code)
+
+
+@app.command()
+def gc(
+    output: OutputArgument,
+    older_than_s: Annotated[
+        float, typer.Option("--older-than", metavar="SECONDS", min=0, help="by the clock of the store")
+    ] = 3600,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="only show what would be removed")] = False,
+) -> None:
+    """Remove temporary files, probes and abandoned uploads that killed runs and other writers left at an output."""
+    from rembert_ray.report.verbs import describe_gc
+
+    with reported():
+        for line in describe_gc(output, older_than_s, dry_run=dry_run):
             print(line)
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
+import tempfile
 from dataclasses import dataclass
 from typing import Any
 
-from rembert_ray.errors import Fault, UnusableError
+from rembert_ray import stop_signals, watchdog
+from rembert_ray.errors import Fault, StoppedError, UnusableError
 from rembert_ray.manifest import Manifest
 
 ENCODE_CPUS = 0.5
 WRITE_CPUS = 0.25
 CPUS_PER_CPU_ACTOR = 8
+ANSWER_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,10 @@ def connect() -> None:
 
     Raises:
         UnusableError: there is no cluster at that address.
+        StoppedError: a signal came while Ray started.
     """
+    # Else a thread of Ray Data that is still at work when a failed run ends starts Ray anew.
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     import ray
 
     if ray.is_initialized():
@@ -48,6 +55,9 @@ def connect() -> None:
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
+    except SystemExit as error:
+        # Ray's own answer to SIGTERM.
+        raise StoppedError(stop_signals.MESSAGE.format(name="SIGTERM")) from error
     except ConnectionError as error:
         raise UnusableError(
             Fault("RAY_ADDRESS", f"no Ray cluster at {address}: {error}", "unset it to run on this machine")
@@ -106,3 +116,32 @@ def unused_gpus(manifest: Manifest) -> int:
 
     cluster: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     return 0 if manifest.resources.gpus_per_actor else int(cluster.get("GPU", 0))
+
+
+def describe_workers(run_id: str) -> str:
+    """What the driver and the workers of a run are doing, node by node: shards in hand, and the stacks of all threads.
+
+    A node that does not answer within `ANSWER_S` is named as such.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    texts = [f"driver\n{_own_stacks()}"]
+    nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    on_node = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
+    ask = ray.remote(num_cpus=0, max_retries=0)(watchdog.describe_workers)
+    answers = [ask.options(scheduling_strategy=place).remote(run_id) for place in on_node]
+    for node, answer in zip(nodes, answers, strict=True):
+        try:
+            text = ray.get(answer, timeout=ANSWER_S)
+        except ray.exceptions.RayError as error:
+            text = f"does not answer: {type(error).__name__}"
+        texts.append(f"node {node['NodeManagerHostname']}\n{text}")
+    return "\n\n".join(texts)
+
+
+def _own_stacks() -> str:
+    with tempfile.TemporaryFile() as file:
+        faulthandler.dump_traceback(file, all_threads=True)
+        file.seek(0)
+        return file.read().decode(errors="replace")

@@ -3,6 +3,7 @@
 python jobs/tag.py                                          the manifest manifests/tag.yaml, on the embedded demo
 python jobs/tag.py --manifest s3://bucket/tag.yaml          any manifest of the same task
 python jobs/tag.py --set output.path=/data/out --set sharding.rows=5000
+python jobs/tag.py --allow-root /data                       nothing outside of /data is read or written
 """
 
 from __future__ import annotations
@@ -22,9 +23,12 @@ def main(job_file: str) -> None:
     parser = argparse.ArgumentParser(description=f"Runs the task {job.stem}.")
     parser.add_argument("--manifest", default=str(own), help="path or URL of a manifest (default: %(default)s)")
     parser.add_argument("--set", action="append", default=[], metavar="a.b=c", help="override a key of the manifest")
+    parser.add_argument(
+        "--allow-root", action="append", default=[], metavar="ROOT", help="see `rembert-ray run --help`"
+    )
     arguments = parser.parse_args()
     try:
-        sys.exit(run(arguments.manifest, (f"task={job.stem}", *arguments.set)))
+        sys.exit(run(arguments.manifest, (f"task={job.stem}", *arguments.set), allow_roots=arguments.allow_root))
     except RembertRayError as error:
         sys.stderr.writelines(f"error: {line}\n" for line in error.lines)
         sys.exit(error.exit_code)

@@ -11,6 +11,9 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+LONGEST_WORD = 100
+LONGEST_LINE = 10_000
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -24,15 +27,29 @@ class Fault:
         return f"{self.where}: {self.what}" + (f" ({self.fix})" if self.fix else "")
 
 
+def printable(text: str) -> str:
+    """A message on one line: names and values in it come from others, who shall not write to logs and terminals."""
+    text = " ".join(text.splitlines()) if len(text) <= LONGEST_LINE else text[:LONGEST_LINE] + "..."
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
 class RembertRayError(Exception):
     """Base of every error that ends a job with a message instead of a traceback."""
 
     exit_code = 1
 
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message)
+        # Ray appends advice of its own to `args` on the way from a worker.
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
     @property
     def lines(self) -> list[str]:
         """What to print: one line for each thing that is wrong."""
-        return [str(self)]
+        return [printable(str(self))]
 
 
 class UnusableError(RembertRayError):
@@ -51,7 +68,7 @@ class UnusableError(RembertRayError):
     @property
     def lines(self) -> list[str]:
         """One line for each fault."""
-        return [str(fault) for fault in self.faults]
+        return [printable(str(fault)) for fault in self.faults]
 
 
 class StorageError(RembertRayError):
@@ -87,5 +104,6 @@ class ShardError(RembertRayError):
 def nearest(word: str, known: Iterable[str]) -> str:
     """`did you mean 'x'? ` when something known is close to `word`, else the sorted list of what is known."""
     options = sorted(known)
-    close = difflib.get_close_matches(word, options, n=1, cutoff=0.6)
+    # Its time grows with the square of the word, which somebody else may have written.
+    close = difflib.get_close_matches(word[:LONGEST_WORD], options, n=1, cutoff=0.6)
     return f"did you mean {close[0]!r}?" if close else "known: " + ", ".join(options)

@@ -22,6 +22,7 @@ from rembert_ray.errors import Fault, UnusableError
 from rembert_ray.storage.filesystem import explain, retry_transient, storage_errors
 from rembert_ray.storage.listing import list_names
 from rembert_ray.storage.location import Location
+from rembert_ray.storage.stream import open_file
 
 OUTPUT_FORMAT = 1
 """Raised when the same inputs and parameters give other columns or values than before."""
@@ -193,9 +194,7 @@ def _digest_or_fault(location: Location) -> str | Fault:
 
 def _digest_one(location: Location) -> str:
     digest = hashlib.sha256()
-    # Each chunk is used once: anything but read-ahead of one chunk would be memory for nothing.
-    options = {} if location.is_local else {"cache_type": "readahead"}
-    with location.filesystem.open(location.path, "rb", block_size=_CHUNK_BYTES, **options) as file:
+    with open_file(location) as file:
         while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()

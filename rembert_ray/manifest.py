@@ -32,12 +32,13 @@ from pydantic_core import PydanticCustomError
 from rembert_ray.errors import Fault, UnusableError, nearest
 from rembert_ray.manifest_source import KeyPath, Source, apply_override, parse_yaml
 from rembert_ray.schema_faults import faults_from
-from rembert_ray.storage.filesystem import explain, retry_transient, storage_errors
+from rembert_ray.storage.allowed import AllowedRoots
+from rembert_ray.storage.filesystem import explain, storage_errors
 from rembert_ray.storage.location import locate, read_bytes
 
 MAX_MANIFEST_BYTES = 1024 * 1024
 MAX_SHARD_ROWS = 2**31 - 1
-MAX_SHARD_BYTES = 4 * 1024**3
+MAX_SHARD_BYTES = 1024**3
 
 _BYTE_UNITS = {"b": 1} | {
     name: base**power
@@ -204,6 +205,9 @@ class Limits(Section):
     )
     stall_s: float = Field(default=900.0, gt=0, description="seconds without a finished shard after which the run ends")
     attempts: int = Field(default=3, ge=1, le=100, description="attempts per shard")
+    storage_s: float = Field(
+        default=120.0, ge=0, description="seconds for which a store that does not answer is tried again before the end"
+    )
 
 
 def _section(default: type[Section]) -> Any:
@@ -248,17 +252,27 @@ class Manifest(Section):
         """`tag.yaml:12:3 head.top_k` for `head.top_k` or its path: the `where` of a `Fault` about it."""
         return self._source.where(tuple(key.split(".")) if isinstance(key, str) else key)
 
+    def places(self) -> list[tuple[KeyPath, str]]:
+        """Every place that the manifest names, with its key: what is read from and what is written to."""
+        values = self.model_dump(include={"model", "input", "output", "head"})
+        found = ((path, _at(values, path)) for path in _place_keys(values))
+        return [(path, place) for path, place in found if isinstance(place, str)]
 
-def load_manifest(path_or_url: str, overrides: Sequence[str] = ()) -> Manifest:
+
+def load_manifest(path_or_url: str, overrides: Sequence[str] = (), allowed: AllowedRoots | None = None) -> Manifest:
     """Read, check and resolve a manifest.
 
     `overrides` are the `a.b=c` of `--set`, in order; `c` is YAML. Relative paths of the file count from the
     file's folder (also when that is a URL), those of `overrides` from the current folder; `~` is the home
-    folder.
+    folder. A manifest at a URL must lie below the `allowed` roots (default: those of the environment); its places are
+    for `check_job` to look at.
 
     Raises `UnusableError` with every fault of the file and the overrides at once, `StorageError` when a
     remote store does not answer.
     """
+    allowed = AllowedRoots.given() if allowed is None else allowed
+    if not locate(path_or_url).is_local and (refused := allowed.faults("manifest", path_or_url)):
+        raise UnusableError(refused)
     source = parse_yaml(_read_text(path_or_url), path_or_url)
     if isinstance(source.values, dict):
         for argument in overrides:
@@ -284,11 +298,7 @@ def load_manifest(path_or_url: str, overrides: Sequence[str] = ()) -> Manifest:
 def _read_text(path_or_url: str) -> str:
     location = locate(path_or_url)
     try:
-        n_bytes = retry_transient(lambda: location.filesystem.size(location.path), f"looking at {location}")
-        if n_bytes is not None and n_bytes > MAX_MANIFEST_BYTES:
-            what = f"{n_bytes:,} bytes, more than a manifest may have ({MAX_MANIFEST_BYTES:,})"
-            raise UnusableError(Fault(path_or_url, what, "is this the right file?"))
-        data = read_bytes(location)
+        data = read_bytes(location, most_bytes=MAX_MANIFEST_BYTES)
     except IsADirectoryError as error:
         raise UnusableError(Fault(path_or_url, "a folder, not a manifest", "name the YAML file")) from error
     except FileNotFoundError as error:
@@ -312,10 +322,7 @@ def _folder_of(path_or_url: str) -> str:
 
 def _resolve_paths(source: Source, folder: str) -> None:
     """Make the paths of `source` absolute, in place; what is no text is left to the schema check."""
-    heads = _at(source.values, ("head", "heads"))
-    n_heads = len(heads) if isinstance(heads, list) else 0
-    of_heads: list[KeyPath] = [("head", "heads", number, "model") for number in range(n_heads)]
-    for path in [("model",), ("input", "path"), ("output", "path"), *of_heads]:
+    for path in _place_keys(source.values):
         section = _at(source.values, path[:-1])
         value = section.get(path[-1]) if isinstance(section, dict) else None
         if isinstance(section, dict) and isinstance(value, str) and value:
@@ -324,6 +331,14 @@ def _resolve_paths(source: Source, folder: str) -> None:
                 section[path[-1]] = resolve_path(value, base)
             except ValueError as error:
                 source.faults.append(Fault(source.where(path), str(error), "give a full path or URL"))
+
+
+def _place_keys(values: Any) -> list[KeyPath]:
+    """The keys of a manifest that hold a path or URL."""
+    heads = _at(values, ("head", "heads"))
+    n_heads = len(heads) if isinstance(heads, list) else 0
+    of_heads: list[KeyPath] = [("head", "heads", number, "model") for number in range(n_heads)]
+    return [("model",), ("input", "path"), ("output", "path"), *of_heads]
 
 
 def _at(values: Any, path: KeyPath) -> Any:

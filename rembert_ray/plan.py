@@ -8,28 +8,32 @@ ray.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rembert_ray.column_check import ColumnCheck
 from rembert_ray.errors import Fault, UnusableError
 from rembert_ray.fingerprint import Fingerprint, difference, show_value
-from rembert_ray.footers import ColumnCheck, FooterSummary, InputNeeds, scan_footers
-from rembert_ray.plan_table import FILES_SCHEMA, SHARDS_SCHEMA, FileState, Plan, Shard
+from rembert_ray.footers import FooterSummary, InputNeeds, scan_footers
+from rembert_ray.plan_table import FILES_SCHEMA, SHARDS_SCHEMA, Plan, Shard
 from rembert_ray.sharding import cut_row_groups
 from rembert_ray.storage.filesystem import explain, storage_errors
 from rembert_ray.storage.listing import FileInfo
 from rembert_ray.storage.location import Location, locate, read_bytes
 from rembert_ray.storage.put import put_new
+from rembert_ray.storage.ranges import FileState
 
 __all__ = [
     "InputNeeds",
     "Plan",
     "Shard",
     "describe",
+    "describe_refused",
     "format_bytes",
     "freeze_plan",
     "load_plan",
@@ -39,6 +43,7 @@ __all__ = [
 
 PLAN_PATH = ("_rembert_ray", "plan.parquet")
 MAX_CHANGES = 20
+N_REFUSED_SHOWN = 20
 
 
 def make_plan(
@@ -51,34 +56,60 @@ def make_plan(
     """Cut the files into shards.
 
     `files` and `root` are what `expand_input` and `input_root` give for `input.path`. Footers are read in parallel,
-    and the result depends on their content only. Raises `UnusableError` with the faults of all files at once (at
-    most 20 and a count), also for a corpus without any row; `StorageError` when the store does not answer.
+    and the result depends on their content only. Files that cannot be used are set aside (`Plan.refused`). Raises
+    `UnusableError` when no file can be used, with the faults of all at once (at most 20 and a count), also for a
+    corpus without any row; `StorageError` when the store does not answer.
     """
-    check = ColumnCheck(needs)
-    lines: dict[str, list[Any]] = {name: [] for name in SHARDS_SCHEMA.names if name != "shard"}
-    rows: list[dict[str, Any]] = []
-    for index, summary in enumerate(scan_footers(files, root, needs)):
-        if isinstance(summary, Fault):
-            check.add_fault(summary)
-            continue
+    check = ColumnCheck(needs, files)
+    cuts: dict[str, array[int]] = {name: array("q") for name in SHARDS_SCHEMA.names if name != "shard"}
+    n_rows: list[int | None] = []
+    partitions: list[list[tuple[str, str | None]]] = []
+    for number, summary in enumerate(scan_footers(files, root, needs)):
         check.add(summary)
-        rows.append(_file_row(summary, needs))
+        if isinstance(summary, Fault):
+            n_rows.append(None)
+            partitions.append([])
+            continue
+        n_rows.append(sum(summary.group_rows))
+        partitions.append(_constants(summary, needs))
         limits = {"max_rows": needs.max_rows, "max_bytes": needs.max_bytes}
         for cut in cut_row_groups(summary.group_rows, summary.group_bytes, **limits):
-            lines["file"].append(index)
-            lines["row_start"].append(cut.row_start)
-            lines["n_rows"].append(cut.n_rows)
-            lines["bytes"].append(cut.n_bytes)
-    faults = check.faults()
-    if not faults and not lines["file"]:
+            for name, value in zip(cuts, (number, cut.row_start, cut.n_rows, cut.n_bytes), strict=True):
+                cuts[name].append(value)
+    refused = check.refused()
+    shards = _number_shards(cuts, refused)
+    if not shards.num_rows:
         what = f"the input is empty: {len(files):,} file(s) without a row"
-        faults = [Fault(needs.where("input.path"), what, "check input.path")]
-    if faults:
-        raise UnusableError(faults)
-    lines["shard"] = list(range(len(lines["file"])))
-    shards = pa.table(lines, schema=SHARDS_SCHEMA)
-    table = pa.Table.from_pylist(rows, schema=FILES_SCHEMA)
+        raise UnusableError(check.faults() or Fault(needs.where("input.path"), what, "check input.path"))
+    table = _files_table(files, n_rows, partitions, refused)
     return Plan.build(shards, table, check.schema(), fingerprint, dict(record or {}))
+
+
+def _number_shards(cuts: Mapping[str, array[int]], refused: Mapping[int, str]) -> pa.Table:
+    """The cuts of the files that are not refused, numbered; columns of `SHARDS_SCHEMA`."""
+    columns = {name: np.frombuffer(values, np.int64) for name, values in cuts.items()}
+    used = ~np.isin(columns["file"], list(refused))
+    columns = {"shard": np.arange(used.sum())} | {name: values[used] for name, values in columns.items()}
+    return pa.table(columns).cast(SHARDS_SCHEMA)
+
+
+def _files_table(
+    files: Sequence[FileInfo],
+    n_rows: Sequence[int | None],
+    partitions: Sequence[list[tuple[str, str | None]]],
+    refused: Mapping[int, str],
+) -> pa.Table:
+    """Every file of the listing, with columns of `FILES_SCHEMA`; of a refused one, rows and partition say nothing."""
+    numbers = range(len(files))
+    columns: dict[str, Sequence[Any]] = {
+        "url": [str(file.location) for file in files],
+        "size_bytes": [file.size_bytes for file in files],
+        "version": [file.version for file in files],
+        "file_rows": [None if number in refused else n_rows[number] for number in numbers],
+        "partition": [[] if number in refused else partitions[number] for number in numbers],
+        "refused": [refused.get(number) for number in numbers],
+    }
+    return pa.table(columns, schema=FILES_SCHEMA)
 
 
 def load_plan(output: Location) -> Plan | None:
@@ -167,12 +198,24 @@ def describe(plan: Plan) -> str:
         [
             f"plan        {plan.plan_id[:12]}: {plan.n_rows:,} rows in {plan.n_shards:,} shards",
             f"input       {plan.files.num_rows:,} files, {format_bytes(size_bytes)}",
+            *describe_refused(plan),
             f"shards      {pc.min(n_rows).as_py():,} to {pc.max(n_rows).as_py():,} rows, median {median:,}; "
             f"at most {format_bytes(largest_bytes)} of text and kept columns",
             f"kept        {kept}",
             f"fingerprint {plan.fingerprint.digest}",
         ]
     )
+
+
+def describe_refused(plan: Plan) -> Iterator[str]:
+    """Lines about the files that are set aside: how many, and why the first ones; nothing when there are none."""
+    refused = plan.refused
+    if refused:
+        yield f"refused     {len(refused):,} of {plan.files.num_rows:,} files, which are not in the output:"
+    for _, url, reason in refused[:N_REFUSED_SHOWN]:
+        yield f"            {url}: {reason}"
+    if len(refused) > N_REFUSED_SHOWN:
+        yield f"            and {len(refused) - N_REFUSED_SHOWN:,} more: see `refused` in _rembert_ray/plan.parquet"
 
 
 def format_bytes(n_bytes: int) -> str:
@@ -185,16 +228,10 @@ def format_bytes(n_bytes: int) -> str:
     return f"{size:.1f} TiB"
 
 
-def _file_row(summary: FooterSummary, needs: InputNeeds) -> dict[str, Any]:
-    """One line of `files`. Its partition map holds the kept columns that the file itself does not have."""
-    constants = [name for name in needs.keep if name not in summary.fields and name in summary.partition]
-    return {
-        "url": str(summary.file.location),
-        "size_bytes": summary.file.size_bytes,
-        "version": summary.file.version,
-        "file_rows": sum(summary.group_rows),
-        "partition": [(name, summary.partition[name]) for name in constants],
-    }
+def _constants(summary: FooterSummary, needs: InputNeeds) -> list[tuple[str, str | None]]:
+    """The kept columns that the file itself does not have, but its path."""
+    names = [name for name in needs.keep if name not in summary.fields and name in summary.partition]
+    return [(name, summary.partition[name]) for name in names]
 
 
 def _show_file(state: tuple[int, str] | None) -> str:

@@ -1,10 +1,10 @@
 """The plan as a value: its tables, its shards, and its stored form.
 
-Format 1 is one Parquet table, readable by any tool: one line per shard, with the file that it is cut from (its
+Format 2 is one Parquet table, readable by any tool: one line per shard, with the file that it is cut from (its
 columns repeat, which costs little once compressed), ordered by file and row. A file without rows has a line whose
-`shard` is null. The footer holds, under `rembert_ray.`: `plan_format`, `plan_id`, `fingerprint` and `record` as
-JSON, `kept_schema`, the Arrow schema of the kept columns as base64 of its IPC message, and `sha256` over these
-values (as canonical JSON): Parquet's checksums cover the pages, not the footer.
+`shard` is null; so has a refused file, whose `refused` says why. The footer holds, under `rembert_ray.`:
+`plan_format`, `plan_id`, `fingerprint` and `record` as JSON, and `kept_schema`, the Arrow schema of the kept columns as
+base64 of its IPC message. Its seal covers it all.
 
 It must not touch storage, nor import torch or ray.
 """
@@ -26,12 +26,11 @@ import pyarrow.parquet as pq
 
 from rembert_ray.errors import Fault, UnusableError
 from rembert_ray.fingerprint import Fingerprint, canonical_json
-from rembert_ray.storage.parquet import FOOTER_PREFIX, encode_parquet
+from rembert_ray.storage.parquet import encode_parquet, footer_values
+from rembert_ray.storage.ranges import FileState
+from rembert_ray.storage.seal import broken_seal
 
-FileState = tuple[int, str]
-"""Size in bytes and version: what tells that an input file changed."""
-
-PLAN_FORMAT = 1
+PLAN_FORMAT = 2
 
 SHARDS_SCHEMA = pa.schema(
     [
@@ -49,6 +48,7 @@ FILES_SCHEMA = pa.schema(
         ("version", pa.string()),
         ("file_rows", pa.int64()),
         ("partition", pa.map_(pa.string(), pa.string())),
+        ("refused", pa.string()),
     ]
 )
 
@@ -60,7 +60,8 @@ class Shard:
     """One line of the plan: rows `row_start` to `row_start + n_rows` of one file.
 
     `partition` holds the kept columns that are not in the file but in its Hive path: each is one value for all
-    rows (None is null).
+    rows (None is null). `size_bytes` and `version` are those of the file that was planned, as `FileInfo` has them;
+    None and "" where they are not known.
     """
 
     index: int
@@ -69,6 +70,13 @@ class Shard:
     n_rows: int
     partition: dict[str, str | None]
     plan_id: str
+    size_bytes: int | None = None
+    version: str = ""
+
+    @property
+    def planned(self) -> FileState | None:
+        """The file's size and version when the plan was made, None when they are not known."""
+        return None if self.size_bytes is None else (self.size_bytes, self.version)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,8 +84,8 @@ class Plan:
     """Shards, the files that they are cut from, and what the results depend on. Compare plans by `plan_id`.
 
     `shards` has the columns of `SHARDS_SCHEMA` (line i is shard i, in the order of files and rows), `files` those
-    of `FILES_SCHEMA` (also files without rows), `schema` the kept columns, partition keys included. `record` is
-    the manifest as it was resolved, for the reader; it is no part of the identity.
+    of `FILES_SCHEMA` (also files without rows, and refused ones, whose `file_rows` is null), `schema` the kept columns,
+    partition keys included. `record` is the manifest as it was resolved, for the reader; it is no part of the identity.
     """
 
     shards: pa.Table
@@ -106,8 +114,15 @@ class Plan:
 
     @property
     def n_rows(self) -> int:
-        """Number of rows of all shards, which is that of all files."""
+        """Number of rows of all shards, which is that of all files that are not refused."""
         return int(pc.sum(self.shards["n_rows"]).as_py() or 0)
+
+    @property
+    def refused(self) -> list[tuple[int, str, str]]:
+        """The files that are set aside: (number in `files`, URL, reason), in the order of the listing."""
+        numbers = np.flatnonzero(pc.is_valid(self.files["refused"]).to_numpy())
+        lines = self.files.select(["url", "refused"]).take(pa.array(numbers)).to_pylist()
+        return [(int(n), line["url"], line["refused"]) for n, line in zip(numbers, lines, strict=True)]
 
     def shard(self, index: int) -> Shard:
         """Shard `index`; IndexError when there is none."""
@@ -125,7 +140,7 @@ class Plan:
             raise IndexError(f"shards {indices.min()} to {indices.max()} of {self.n_shards}")
         for start in range(0, len(indices), _SHARDS_AT_ONCE):
             lines = self.shards.take(pa.array(indices[start : start + _SHARDS_AT_ONCE]))
-            files = self.files.select(["url", "partition"]).take(lines["file"])
+            files = self.files.select(["url", "partition", "size_bytes", "version"]).take(lines["file"])
             for line, file in zip(lines.to_pylist(), files.to_pylist(), strict=True):
                 yield Shard(
                     index=line["shard"],
@@ -134,6 +149,8 @@ class Plan:
                     n_rows=line["n_rows"],
                     partition=dict(file["partition"]),
                     plan_id=self.plan_id,
+                    size_bytes=file["size_bytes"],
+                    version=file["version"],
                 )
 
     def file_states(self) -> dict[str, FileState]:
@@ -142,7 +159,7 @@ class Plan:
         return {url: (n_bytes, version) for url, n_bytes, version in zip(*columns, strict=True)}
 
     def to_bytes(self) -> bytes:
-        """The plan as one Parquet object of format 1."""
+        """The plan as one Parquet object of format 2."""
         n_files = self.files.num_rows
         empty = np.setdiff1d(np.arange(n_files, dtype=np.int32), self.shards["file"].to_numpy())
         without_rows = pa.table(
@@ -167,7 +184,7 @@ class Plan:
             "record": canonical_json(dict(self.record)),
             "kept_schema": base64.b64encode(self.schema.serialize().to_pybytes()).decode(),
         }
-        return encode_parquet(lines, footer | {"sha256": _digest_footer(footer)})
+        return encode_parquet(lines, footer)
 
     @classmethod
     def from_bytes(cls, data: bytes, where: str = "plan") -> Plan:
@@ -179,13 +196,13 @@ class Plan:
         fix = "choose a new output.path"
         try:
             with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
-                values = _footer_values(file.metadata)
+                values = footer_values(file.metadata)
                 stored_format = values.get("plan_format")
                 if stored_format != str(PLAN_FORMAT):
                     what = f"a plan of format {stored_format}, this version writes {PLAN_FORMAT}"
                     raise UnusableError(Fault(where, what, f"use the version that wrote it, or {fix}"))
-                if values.pop("sha256") != _digest_footer(values):
-                    raise ValueError("its footer is damaged")
+                if fault := broken_seal(data):
+                    raise ValueError(fault)
                 lines = file.read().combine_chunks()
                 kept = base64.b64decode(values["kept_schema"])
                 return cls(
@@ -209,15 +226,6 @@ def _digest_plan(shards: pa.Table, files: pa.Table, fingerprint: Fingerprint) ->
     for name in FILES_SCHEMA.names:
         digest.update(canonical_json(files[name].to_pylist()).encode())
     return digest.hexdigest()
-
-
-def _footer_values(metadata: pq.FileMetaData) -> dict[str, str]:
-    pairs = ((key.decode(), value) for key, value in (metadata.metadata or {}).items())
-    return {k.removeprefix(FOOTER_PREFIX): v.decode() for k, v in pairs if k.startswith(FOOTER_PREFIX)}
-
-
-def _digest_footer(values: Mapping[str, str]) -> str:
-    return hashlib.sha256(canonical_json(dict(values)).encode()).hexdigest()
 
 
 def _shards_of(lines: pa.Table) -> pa.Table:

@@ -115,6 +115,14 @@ def test_wrong_columns_and_empty_corpora(job, tmp_path, content, said):
     assert any(said in fault for fault in faults(job, "input.keep=[]"))
 
 
+def test_a_broken_file_among_good_ones_is_set_aside(job, tmp_path):
+    (tmp_path / "corpus" / "b.parquet").write_bytes(b"PAR1 this is no footer PAR1")
+    pq.write_table(pa.table({"id": ["1"], "text": [1]}), tmp_path / "corpus" / "c.parquet")
+    checked = check_job(load_manifest(job))
+    assert checked.plan.n_rows == 2
+    assert [url.rsplit("/", 1)[1] for _, url, _ in checked.plan.refused] == ["b.parquet", "c.parquet"]
+
+
 def test_no_parquet_and_a_broken_footer_are_named(job, tmp_path):
     (tmp_path / "corpus" / "a.parquet").write_bytes(b"PAR1 this is no footer PAR1")
     assert any("a.parquet" in fault and "footer" in fault for fault in faults(job))

@@ -13,14 +13,14 @@ PACKAGE = Path(__file__).parent.parent / "rembert_ray"
 FILES = sorted(PACKAGE.rglob("*.py"))
 # A module may import from its own layer and from those before it.
 LAYERS = [
-    {"errors"},
+    {"errors", "watchdog"},
     {"storage", "text", "tokenizers", "models", "manifest", "manifest_source", "schema_faults", "fingerprint"}
-    | {"footers", "sharding", "plan", "plan_table", "ragged"},
+    | {"footers", "column_check", "sharding", "plan", "plan_table", "ragged"},
     {"engine"},
     {"tasks"},
     {"stages"},
-    {"check", "catalog", "convert"},
-    {"cluster", "pipeline", "report", "evaluation"},
+    {"check", "catalog", "convert", "ray_faults"},
+    {"cluster", "dispatch", "pipeline", "report", "stop_signals", "verify", "waves", "evaluation"},
     {"job"},
     {"cli", "entry"},
     {"__main__"},

@@ -13,12 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rembert_ray import plan_table
 from rembert_ray.errors import UnusableError
 from rembert_ray.fingerprint import Fingerprint
 from rembert_ray.plan import InputNeeds, Plan, describe, format_bytes, freeze_plan, load_plan, make_plan, resume_plan
 from rembert_ray.sharding import cut_row_groups
 from rembert_ray.storage.listing import expand_input, input_root
 from rembert_ray.storage.location import locate
+from tests.storage import bombs
 
 FINGERPRINT = Fingerprint({"task": "tag", "head.aggregation": "simple", "text.overlap": 64})
 ROW_GROUPS = st.lists(st.tuples(st.integers(0, 300), st.integers(0, 5000)), max_size=30)
@@ -221,29 +223,122 @@ def test_column_that_no_file_has_is_one_fault_at_its_key(tmp_path: Path) -> None
     ]
 
 
-def test_faults_of_all_files_come_together(tmp_path: Path) -> None:
-    write(tmp_path / "a.parquet", 2)
-    write(tmp_path / "b.parquet", 2, text=None)
-    write(tmp_path / "c.parquet", 2, id=pa.array(["x", "y"]))
-    (tmp_path / "d.parquet").write_bytes(b"PAR1 this is no Parquet file PAR1")
-    (tmp_path / "e.parquet").write_bytes(b"")
+def spoil(folder: Path) -> None:
+    """Files that cannot be used, each for another reason."""
+    write(folder / "b.parquet", 2, text=None)
+    write(folder / "c.parquet", 2, text=pa.array([1, 2]))
+    (folder / "d.parquet").write_bytes(b"PAR1 this is no Parquet file PAR1")
+    (folder / "e.parquet").write_bytes(b"")
+    write(folder / "f.parquet", 2, id=None, text=None, other=pa.array(["x", "y"]))
+
+
+def test_faults_of_all_files_come_together_where_none_is_left(tmp_path: Path) -> None:
+    spoil(tmp_path)
+    write(tmp_path / "empty.parquet", 0)
     found = faults_of(tmp_path)
-    assert len(found) == 4
+    assert len(found) == 6
     assert "b.parquet: no column 'text'" in found[0]
-    assert f"c.parquet: column 'id' is string here, but int64 in {tmp_path}/a.parquet" in found[1]
-    assert "d.parquet: its footer cannot be read" in found[2]
+    assert "c.parquet: column 'text' is int64" in found[1]
+    assert "d.parquet: its footer cannot be used" in found[2]
     assert "remove the file" in found[2]
-    assert "e.parquet: its footer cannot be read" in found[3]
+    assert "e.parquet: its footer cannot be used" in found[3]
+    assert "f.parquet: no column 'text'" in found[4]
+    assert "f.parquet: no column 'id'" in found[5]
 
 
 def test_many_faults_are_counted_not_listed(tmp_path: Path) -> None:
-    write(tmp_path / "good.parquet", 2)
+    write(tmp_path / "other.parquet", 2, text=pa.array([1, 2]))
     for i in range(25):
         write(tmp_path / f"{i:02}.parquet", 2, text=None)
     (tmp_path / "z.parquet").write_bytes(b"")
     found = faults_of(tmp_path)
     assert len(found) == 21
-    assert found[-1] == "m.yaml input.path: and 6 more faults like these (repair these first)"
+    assert found[-1] == "m.yaml input.path: and 7 more faults like these (repair these first)"
+
+
+# What is set aside
+
+
+def test_files_that_cannot_be_used_are_set_aside_and_the_others_planned(tmp_path: Path) -> None:
+    write(tmp_path / "a.parquet", 2)
+    write(tmp_path / "g.parquet", 3)
+    good = plan_of(tmp_path)
+    spoil(tmp_path)
+    plan = plan_of(tmp_path)
+    assert (plan.n_rows, plan.n_shards, plan.files.num_rows) == (5, 2, 7)
+    assert [shard.url for shard in plan.iter_shards()] == [str(tmp_path / f"{name}.parquet") for name in "ag"]
+    numbers, urls, reasons = zip(*plan.refused, strict=True)
+    assert numbers == (1, 2, 3, 4, 5)
+    assert urls == tuple(str(tmp_path / f"{name}.parquet") for name in "bcdef")
+    assert reasons[0] == "no column 'text' (known: id)"
+    assert reasons[1].startswith("column 'text' is int64, 'text' needs text (string)")
+    assert "its footer cannot be used" in reasons[2]
+    assert reasons[4] == "no column 'text' (known: other); no column 'id' (known: other)"
+    stored = Plan.from_bytes(plan.to_bytes())
+    assert stored.files.equals(plan.files)
+    assert stored.refused == plan.refused
+    assert plan.plan_id not in {good.plan_id, ""}
+    assert good.refused == []
+    shown = describe(plan)
+    assert "refused     5 of 7 files, which are not in the output:" in shown
+    assert f"            {tmp_path}/b.parquet: no column 'text'" in shown
+    assert "refused" not in describe(good)
+    for number in range(18):
+        (tmp_path / f"h{number}.parquet").write_bytes(b"")
+    assert "and 3 more: see `refused` in _rembert_ray/plan.parquet" in describe(plan_of(tmp_path))
+
+
+def test_the_types_that_most_files_have_rule(tmp_path: Path) -> None:
+    write(tmp_path / "a.parquet", 2, id=pa.array(["x", "y"]))
+    write(tmp_path / "b.parquet", 2)
+    [(_, url, reason)] = plan_of(tmp_path).refused
+    assert url == str(tmp_path / "b.parquet"), "of equally many, the first in the listing"
+    assert f"column 'id' is int64 here, but string in 1 other file(s), such as {tmp_path}/a.parquet" in reason
+    write(tmp_path / "c.parquet", 2)
+    plan = plan_of(tmp_path)
+    [(_, url, reason)] = plan.refused
+    assert url == str(tmp_path / "a.parquet")
+    assert f"column 'id' is string here, but int64 in 2 other file(s), such as {tmp_path}/b.parquet" in reason
+    assert plan.schema == pa.schema([("id", pa.int64())])
+    assert [shard.url for shard in plan.iter_shards()] == [str(tmp_path / "b.parquet"), str(tmp_path / "c.parquet")]
+
+
+def test_no_mix_of_types_leaves_nothing(tmp_path: Path) -> None:
+    """No file has the type that most have in every column; those of the first do."""
+    columns = {"u": "1", "v": "1", "w": "1"}
+    for name, odd in zip("abc", columns, strict=True):
+        values = {key: pa.array([2]) if key == odd else pa.array(["1"]) for key in columns}
+        write(tmp_path / f"{name}.parquet", 1, **values)
+    plan = plan_of(tmp_path, needs(keep=["u", "v", "w"]))
+    assert [shard.url for shard in plan.iter_shards()] == [str(tmp_path / "a.parquet")]
+    assert len(plan.refused) == 2
+
+
+def test_a_file_that_vanishes_or_changes_while_it_is_planned_is_set_aside(tmp_path: Path) -> None:
+    for name in "abc":
+        write(tmp_path / f"{name}.parquet", 2)
+    files = expand_input(str(tmp_path))
+    (tmp_path / "a.parquet").unlink()
+    write(tmp_path / "b.parquet", 2, text=pa.array(["other", "words"]))
+    plan = make_plan(files, input_root(str(tmp_path)), needs(), FINGERPRINT)
+    assert [shard.url for shard in plan.iter_shards()] == [str(tmp_path / "c.parquet")]
+    reasons = [reason for _, _, reason in plan.refused]
+    assert "No such file" in reasons[0]
+    assert "it changed" in reasons[1]
+
+
+def test_a_footer_that_claims_more_rows_than_anybody_has_is_set_aside(tmp_path: Path) -> None:
+    write(tmp_path / "a.parquet", 2)
+    (tmp_path / "b.parquet").write_bytes(bombs.repeated_text(5, 10**15))
+    plan = plan_of(tmp_path, needs(keep=[]))
+    assert plan.n_rows == 2
+    assert "it claims 1,000,000,000,000,000 rows" in plan.refused[0][2]
+
+
+def test_a_shard_knows_the_file_that_was_planned(tmp_path: Path) -> None:
+    write(tmp_path / "a.parquet", 2)
+    status = (tmp_path / "a.parquet").stat()
+    assert plan_of(tmp_path).shard(0).planned == (status.st_size, str(status.st_mtime_ns))
 
 
 def test_columns_of_a_file_without_rows_do_not_matter(tmp_path: Path) -> None:
@@ -263,18 +358,36 @@ def test_partition_key_is_kept_but_not_read(tmp_path: Path) -> None:
     assert plan_of(tmp_path, needs(keep=["lang"])).shard(0).partition == {}
 
 
-def test_extension_types_are_refused(tmp_path: Path) -> None:
-    write(
-        tmp_path / "a.parquet",
-        2,
-        kept=pa.ExtensionArray.from_storage(pa.uuid(), pa.array([b"0" * 16] * 2, pa.binary(16))),
-    )
-    assert "extension type arrow.uuid" in faults_of(tmp_path, needs(keep=["kept"]))[0]
-    # One that is registered nowhere here, as Ray's tensors are not before Ray is imported.
-    table = pa.table({"text": ["a"], "kept": [[1.0]]})
-    field = pa.field("kept", pa.list_(pa.float64()), metadata={"ARROW:extension:name": "other.tensor"})
-    pq.write_table(table.cast(pa.schema([table.schema.field("text"), field])), tmp_path / "a.parquet")
-    assert "extension type other.tensor" in faults_of(tmp_path, needs(keep=["kept"]))[0]
+def with_extension(name: str, column: str, path: Path) -> None:
+    """A file whose column has an extension type that is registered nowhere here, as Ray's are not without Ray."""
+    table = pa.table({"text": ["a"], "kept": ["b"], "other": ["c"]})
+    fields = [
+        field.with_metadata({"ARROW:extension:name": name}) if field.name == column else field for field in table.schema
+    ]
+    pq.write_table(table.cast(pa.schema(fields)), path)
+
+
+@pytest.mark.parametrize("column", ["text", "kept"])
+def test_extension_types_in_columns_that_are_used_are_refused(tmp_path: Path, column: str) -> None:
+    asked = needs(keep=["kept"])
+    with_extension("other.tensor", column, tmp_path / "a.parquet")
+    assert f"column '{column}' has the extension type other.tensor" in faults_of(tmp_path, asked)[0]
+    with_extension("other.tensor", "other", tmp_path / "b.parquet")
+    assert [url for _, url, _ in plan_of(tmp_path, asked).refused] == [str(tmp_path / "a.parquet")]
+    uuids = pa.ExtensionArray.from_storage(pa.uuid(), pa.array([b"0" * 16] * 2, pa.binary(16)))
+    write(tmp_path / "b.parquet", 2, kept=uuids)
+    assert any("extension type arrow.uuid" in fault for fault in faults_of(tmp_path, asked))
+
+
+@pytest.mark.parametrize("name", ["ray.data.arrow_tensor", "ray.data.arrow_pickled_object"])
+def test_rays_own_types_are_refused_also_where_nobody_reads_them(tmp_path: Path, name: str) -> None:
+    with_extension(name, "other", tmp_path / "a.parquet")
+    assert f"Ray's own type {name} in column 'other'" in faults_of(tmp_path, needs(keep=[]))[0]
+    deep = pa.field("x", pa.string(), metadata={"ARROW:extension:name": name})
+    column = pa.array([[{"x": "v"}]], pa.list_(pa.struct([pa.field("x", pa.string())])))
+    table = pa.table({"text": ["a"], "other": column.cast(pa.list_(pa.struct([deep])))})
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert f"Ray's own type {name} in column 'other'" in faults_of(tmp_path, needs(keep=[]))[0]
 
 
 def test_repeated_column_is_refused(tmp_path: Path) -> None:
@@ -362,6 +475,15 @@ def test_damaged_plan_is_refused(corpus: Path, tmp_path: Path) -> None:
         path.write_bytes(damaged)
         with pytest.raises(UnusableError, match=r"plan\.parquet: .*choose a new output\.path"):
             load_plan(locate(str(tmp_path / "out")))
+
+
+def test_a_plan_of_another_format_is_refused(corpus: Path) -> None:
+    before = Plan.from_bytes(plan_of(corpus).to_bytes())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan_table, "PLAN_FORMAT", 1)
+        old = before.to_bytes()
+    with pytest.raises(UnusableError, match=r"a plan of format 1, this version writes 2 .*choose a new output"):
+        Plan.from_bytes(old)
 
 
 def test_no_flipped_bit_goes_unseen(corpus: Path) -> None:

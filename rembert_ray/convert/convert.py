@@ -32,6 +32,7 @@ from rembert_ray.models.weight_map import BASE
 from rembert_ray.models.weights_file import DTYPES, read_tensors, write_file
 from rembert_ray.storage.filesystem import explain, storage_errors
 from rembert_ray.storage.location import Location, exists, locate, read_bytes
+from rembert_ray.storage.stream import download
 from rembert_ray.tokenizers.tokenizer_files import write_files
 
 SAFETENSORS = (INDEX_FILE, WEIGHTS_FILE)
@@ -162,7 +163,7 @@ def _fetch(file: Location, scratch: Path) -> Path:
     if file.is_local:
         return Path(file.path)
     copy = scratch / file.name
-    file.filesystem.get_file(file.path, str(copy))
+    download(file, copy)
     return copy
 
 

@@ -22,6 +22,7 @@ from rembert_ray.engine.ragged_cache import DecodingLayout, RaggedCache, Span
 from rembert_ray.models.generation_options import GenerationOptions
 from rembert_ray.models.heads import ForCausalLM
 from rembert_ray.models.sampling import adjust_for_sampling, draw, penalize_repetition
+from rembert_ray.watchdog import beat
 
 # Logits of so many rows exist at once: 128 MB for 250,300 pieces in float32.
 LOGIT_ROWS = 128
@@ -120,6 +121,7 @@ class ContinuousBatch:
 
     def _pass(self, running: Sequence[Row], prompts: Sequence[Row]) -> Tensor:
         """One forward pass: the last hidden state of each row, `[rows, hidden]`."""
+        beat()
         new = np.array([row.new_ids[-1] for row in running], np.int64)
         ids = torch.from_numpy(np.concatenate([new, *(row.prompt for row in prompts)])).to(self.device)
         layout = DecodingLayout.of(

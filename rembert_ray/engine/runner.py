@@ -25,6 +25,7 @@ from rembert_ray.engine.packing import Long, PackedBatch, WindowTable, build_bat
 from rembert_ray.models.layout import Layout
 from rembert_ray.models.narrowed_layout import NarrowedLayout
 from rembert_ray.ragged import ragged_arange
+from rembert_ray.watchdog import beat
 
 N_BATCHES_AHEAD = 2
 
@@ -183,6 +184,7 @@ class Runner:
                 self._run_or_narrow(work, *self._prepare(work.table, part))
 
     def _run_batch(self, work: _Work, batch: PackedBatch, on_device: DeviceBatch) -> None:
+        beat()
         started = time.perf_counter()
         layout, narrowed = on_device.layout, on_device.narrowed
         hidden = self.encoder.encode(on_device.ids, on_device.token_type_ids, layout, narrowed=narrowed)

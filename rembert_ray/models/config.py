@@ -6,14 +6,19 @@ What differs between the two families is data here: sizes and defaults as fields
 from __future__ import annotations
 
 import json
+import reprlib
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar, Self
 
 from rembert_ray.errors import Fault, UnusableError
 from rembert_ray.models.config_faults import config_faults
-from rembert_ray.storage.location import Location, Place, as_location, read_bytes
+from rembert_ray.storage.filesystem import explain, storage_errors
+from rembert_ray.storage.json_file import read_json_object
+from rembert_ray.storage.location import Location, Place, as_location
+from rembert_ray.storage.put import put_replacing
 
 CONFIG_FILE = "config.json"
+MAX_LABELS = 1_000_000
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 
 
@@ -25,6 +30,8 @@ class NumLabels:
 
     def __set__(self, config: EncoderConfig, n_labels: int | None) -> None:
         if n_labels is not None and n_labels != len(config.id2label):
+            if type(n_labels) is not int or not 0 <= n_labels <= MAX_LABELS:
+                raise ValueError(f"num_labels is {n_labels!r}, not a whole number from 0 to {MAX_LABELS:,}")
             config.id2label = {index: f"LABEL_{index}" for index in range(n_labels)}
             config.label2id = {label: index for index, label in config.id2label.items()}
 
@@ -78,11 +85,16 @@ class EncoderConfig:
     extra: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.id2label = {int(index): str(label) for index, label in self.id2label.items()}
+        names = {int(index): str(label) for index, label in self.id2label.items()}
+        if len(names) < len(self.id2label):
+            raise ValueError("id2label has two names for one id")
+        self.id2label = names
         if not self.label2id:
             self.label2id = {label: index for index, label in self.id2label.items()}
         if self.problem_type not in (None, *PROBLEM_TYPES):
-            raise ValueError(f"problem_type is {self.problem_type!r}, not one of {', '.join(PROBLEM_TYPES)}")
+            raise ValueError(
+                f"problem_type is {reprlib.repr(self.problem_type)}, not one of {', '.join(PROBLEM_TYPES)}"
+            )
 
     @property
     def ties_decoder(self) -> bool:
@@ -155,22 +167,22 @@ class EncoderConfig:
             raise TypeError(f"{cls.__name__} has no {', '.join(strange)}")
         if values.get("model_type") != cls.model_type:
             raise UnusableError(
-                Fault(where, f"model_type is {values.get('model_type')!r}", f"expected {cls.model_type!r}")
+                Fault(where, f"model_type is {reprlib.repr(values.get('model_type'))}", f"expected {cls.model_type!r}")
             )
         try:
             config = cls.from_dict(values, **overrides)
         except (TypeError, ValueError, AttributeError) as error:
-            raise UnusableError(Fault(where, f"cannot be read as a {cls.__name__}: {error}")) from error
+            what = f"cannot be read as a {cls.__name__}: {str(error)[:200]}"
+            raise UnusableError(Fault(where, what)) from error
         if faults := config.faults(where):
             raise UnusableError(faults)
         return config
 
     def save_pretrained(self, location: Place) -> None:
-        """Write `config.json` into a folder or fsspec URL."""
+        """Write `config.json` into a folder or fsspec URL. Raises `StorageError`."""
         folder = as_location(location)
-        folder.filesystem.makedirs(folder.path, exist_ok=True)
         text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False, sort_keys=True) + "\n"
-        folder.filesystem.pipe_file(folder.child(CONFIG_FILE).path, text.encode())
+        put_replacing(folder.child(CONFIG_FILE), text.encode())
 
 
 @dataclass(kw_only=True)
@@ -276,7 +288,7 @@ class AutoConfig:
         model_type = read_config(folder).get("model_type")
         if not isinstance(model_type, str) or model_type not in CONFIGS:
             where, known = str(folder.child(CONFIG_FILE)), "known: " + ", ".join(CONFIGS)
-            raise UnusableError(Fault(where, f"model_type is {model_type!r}", known))
+            raise UnusableError(Fault(where, f"model_type is {reprlib.repr(model_type)}", known))
         return CONFIGS[model_type].from_pretrained(folder, **overrides)
 
 
@@ -284,17 +296,14 @@ def read_config(folder: Location) -> dict[str, Any]:
     """The mapping of `<folder>/config.json`.
 
     Raises:
-        UnusableError: the file is not there or does not hold a JSON object.
+        UnusableError: the file is not there, cannot be read, or does not hold a JSON object.
     """
     where = folder.child(CONFIG_FILE)
     try:
-        values = json.loads(read_bytes(where))
+        return read_json_object(where)
     except FileNotFoundError:
         raise UnusableError(
             Fault(str(where), "no such file", "a model folder holds config.json and model.safetensors")
         ) from None
-    except ValueError as error:
-        raise UnusableError(Fault(str(where), f"is not JSON: {error}")) from error
-    if not isinstance(values, dict):
-        raise UnusableError(Fault(str(where), f"holds a {type(values).__name__}, not an object"))
-    return values
+    except storage_errors() as error:
+        raise UnusableError(explain(str(where), error)) from error

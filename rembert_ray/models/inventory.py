@@ -6,19 +6,22 @@ Format: https://huggingface.co/docs/safetensors (8 bytes of little-endian length
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import re
+import reprlib
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any, BinaryIO
 
 from rembert_ray.errors import Fault, UnusableError
 from rembert_ray.models.config import EncoderConfig
 from rembert_ray.models.weight_map import BASE, HEAD_PREFIXES, Weight, model_weights
-from rembert_ray.storage.location import Location, exists, read_bytes
+from rembert_ray.storage.filesystem import explain, storage_errors
+from rembert_ray.storage.json_file import parse_json_object, read_json_object
+from rembert_ray.storage.location import Location, exists
+from rembert_ray.storage.stream import open_file
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -27,7 +30,13 @@ OLD_WEIGHT_FILES = (
     *("tf_model.h5", "tf_model.h5.index.json"),
 )
 DTYPES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
-MAX_HEADER_BYTES = 100_000_000
+MAX_HEADER_BYTES = 32 * 2**20
+MAX_TENSORS = 100_000
+MAX_FILES = 1_000
+MAX_DIMENSIONS = 8
+LONGEST_NAME = 500
+MAX_NAMES_SHOWN = 50
+FILE_NAME = re.compile(r"\w[\w.-]{0,250}")
 READ_BYTES = 8 * 2**20
 
 LAYER_NUMBER = re.compile(r"(?<=\.)(\d+)(?=\.)")
@@ -51,7 +60,8 @@ def read_inventory(folder: Location) -> dict[str, Tensor]:
     """Names and shapes of all tensors of `<folder>/model.safetensors`, or of the files that its index names.
 
     Raises:
-        UnusableError: neither is there, a file of the index is missing, or a header is not a safetensors header.
+        UnusableError: neither is there, a file of the index is missing, a header is not a safetensors header, or a name
+            is in two files.
     """
     if exists(folder.child(INDEX_FILE)):
         files = files_of_index(folder.child(INDEX_FILE))
@@ -67,7 +77,11 @@ def read_inventory(folder: Location) -> dict[str, Tensor]:
         )
     inventory: dict[str, Tensor] = {}
     for file in files:
-        inventory |= _read_header(folder.child(file), file)
+        found = _read_header(folder.child(file), file)
+        if twice := sorted(inventory.keys() & found.keys()):
+            what = f"holds {twice[0]!r}, which is in {inventory[twice[0]].file}, too"
+            raise UnusableError(Fault(str(folder.child(file)), what, "download the folder again"))
+        inventory |= found
     return inventory
 
 
@@ -145,14 +159,22 @@ def digest_encoder(folder: Location, config: EncoderConfig) -> str:
     """sha256 over names, types, shapes and bytes of the encoder's tensors, without pooler and head.
 
     Equal for two folders whose encoders are equal, whatever heads they have.
+
+    Raises:
+        UnusableError: the tensors are not those of the configuration, or a file ends before they do.
     """
     inventory, prefix = read_inventory(folder), config.base_model_prefix
-    sources = match(inventory, model_weights(config, BASE, with_pooler=False), prefix).sources
+    found = match(inventory, model_weights(config, BASE, with_pooler=False), prefix)
+    if faults := found.faults(str(folder)):
+        raise UnusableError(faults)
+    sources = found.sources
     digests: dict[str, bytes] = {}
-    in_files = sorted((inventory[name].file, name) for names in sources.values() for name in names)
-    for file, pairs in groupby(in_files, lambda pair: pair[0]):
-        with folder.filesystem.open(folder.child(file).path, "rb") as stream:
-            for _, name in pairs:
+    in_files = sorted(
+        (inventory[name].file, inventory[name].start, name) for names in sources.values() for name in names
+    )
+    for file, places in groupby(in_files, lambda place: place[0]):
+        with open_file(folder.child(file)) as stream:
+            for _, _, name in places:
                 digests[name.removeprefix(f"{prefix}.")] = _digest_tensor(stream, inventory[name])
     return hashlib.sha256(b"".join(name.encode() + digests[name] for name in sorted(digests))).hexdigest()
 
@@ -188,7 +210,10 @@ def _may_stay_unread(name: str, prefix: str) -> bool:
 def _fault(where: str, kind: str, names: Sequence[str], fix: str) -> list[Fault]:
     if not names:
         return []
-    return [Fault(where, f"{len(names)} {kind} tensor{'s' * (len(names) > 1)}: {', '.join(_fold(names))}", fix)]
+    shown = _fold(names)
+    more = f" and {len(shown) - MAX_NAMES_SHOWN:,} more" if len(shown) > MAX_NAMES_SHOWN else ""
+    listed = ", ".join(shown[:MAX_NAMES_SHOWN]) + more
+    return [Fault(where, f"{len(names)} {kind} tensor{'s' * (len(names) > 1)}: {listed}", fix)]
 
 
 def _fold(names: Sequence[str]) -> list[str]:
@@ -215,45 +240,62 @@ def files_of_index(index: Location) -> list[str]:
         UnusableError: it is no index, a name leads out of the folder, or a file is not there.
     """
     try:
-        files = sorted(set(json.loads(read_bytes(index))["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        files = set(read_json_object(index)["weight_map"].values())
+    except (KeyError, TypeError, AttributeError) as error:
         raise UnusableError(Fault(str(index), f"is not an index of weights: {error!r}")) from error
+    if len(files) > MAX_FILES:
+        raise UnusableError(Fault(str(index), f"names {len(files):,} files, the most is {MAX_FILES:,}"))
     # A name with a slash or `..` would read outside of the folder.
-    odd = [file for file in files if "/" in file or "\\" in file or file.startswith(".")]
+    odd = [file for file in files if not (isinstance(file, str) and FILE_NAME.fullmatch(file))]
     absent = [file for file in files if file not in odd and not exists(index.parent.child(file))]
     if odd or absent:
         raise UnusableError(
-            [Fault(str(index), f"names {file!r}, which is no plain file name") for file in odd]
+            [Fault(str(index), f"names {reprlib.repr(file)}, which is no plain file name") for file in odd]
             + [Fault(str(index), f"names {file}, which is not there", "copy the whole folder") for file in absent]
         )
-    return files
+    return sorted(files)
 
 
 def _read_header(location: Location, file: str) -> dict[str, Tensor]:
     try:
-        with location.filesystem.open(location.path, "rb") as stream:
+        with open_file(location) as stream:
             size_bytes = stream.seek(0, 2)
             stream.seek(0)
             (header_bytes,) = struct.unpack("<Q", stream.read(8))
             if not 0 < header_bytes <= min(MAX_HEADER_BYTES, size_bytes - 8):
                 raise ValueError(f"header of {header_bytes:,} bytes in a file of {size_bytes:,}")
-            header = json.loads(stream.read(header_bytes))
-        return {
-            name: _tensor(entry, file, 8 + header_bytes, size_bytes)
-            for name, entry in header.items()
-            if name != "__metadata__"
-        }
-    except (OSError, struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
+            header = parse_json_object(stream.read(header_bytes))
+        header.pop("__metadata__", None)
+        if len(header) > MAX_TENSORS:
+            raise ValueError(f"{len(header):,} tensors, the most is {MAX_TENSORS:,}")
+        tensors = {name: _tensor(name, entry, file, 8 + header_bytes, size_bytes) for name, entry in header.items()}
+        _refuse_overlaps(header)
+    except storage_errors() as error:
+        raise UnusableError(explain(str(location), error)) from error
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UnusableError(
-            Fault(str(location), f"is not a readable safetensors file: {error}", "download it again")
+            Fault(str(location), f"is not a readable safetensors file: {str(error)[:200]}", "download it again")
         ) from error
+    return tensors
 
 
-def _tensor(entry: dict[str, Any], file: str, data_start: int, size_bytes: int) -> Tensor:
-    dtype, shape = str(entry["dtype"]), tuple(int(size) for size in entry["shape"])
+def _tensor(name: str, entry: dict[str, Any], file: str, data_start: int, size_bytes: int) -> Tensor:
+    dtype, shape = entry["dtype"], tuple(entry["shape"])
     start, end = entry["data_offsets"]
-    if not 0 <= start <= end <= size_bytes - data_start:
+    if len(name) > LONGEST_NAME or not isinstance(dtype, str) or len(dtype) > LONGEST_NAME:
+        raise ValueError(f"the name or type of {name[:40]!r} is none")
+    if len(shape) > MAX_DIMENSIONS or not all(type(size) is int and size >= 0 for size in (*shape, start, end)):
+        raise ValueError(f"the shape or place of {name!r} is none")
+    if not start <= end <= size_bytes - data_start:
         raise ValueError(f"tensor data at {start}:{end} of {size_bytes - data_start:,} bytes: the file is cut short")
     if dtype in DTYPES and end - start != DTYPES[dtype] * math.prod(shape):
         raise ValueError(f"{end - start} bytes for shape {list(shape)} of {dtype}")
     return Tensor(file, data_start + start, dtype, shape)
+
+
+def _refuse_overlaps(header: Mapping[str, dict[str, Any]]) -> None:
+    """Tensors that share bytes make a small file a large model."""
+    places = sorted((*entry["data_offsets"], name) for name, entry in header.items())
+    for (_, end, name), (start, _, other) in pairwise(places):
+        if start < end:
+            raise ValueError(f"{name!r} and {other!r} share bytes")

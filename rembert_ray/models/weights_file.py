@@ -22,6 +22,8 @@ from rembert_ray.models.inventory import Tensor as StoredTensor
 from rembert_ray.models.safetensors_stream import DTYPES as TYPE_NAMES
 from rembert_ray.models.safetensors_stream import LazyTensor, write_stream
 from rembert_ray.storage.location import Location
+from rembert_ray.storage.put import put_replacing
+from rembert_ray.storage.stream import download
 
 DTYPES = {name: dtype for dtype, name in TYPE_NAMES.items()}
 BUFFER_BYTES = 16 * 2**20
@@ -58,7 +60,7 @@ def write_tensors(folder: Location, tensors: Iterable[tuple[str, Tensor]], max_s
         weight_map |= dict.fromkeys(shard, file)
     total = sum(tensor.nbytes for shard in shards for tensor in shard.values())
     text = json.dumps({"metadata": {"total_size": total}, "weight_map": weight_map}, indent=2)
-    folder.filesystem.pipe_file(folder.child(INDEX_FILE).path, text.encode())
+    put_replacing(folder.child(INDEX_FILE), text.encode())
 
 
 @contextmanager
@@ -68,7 +70,7 @@ def _open(location: Location) -> Iterator[BinaryIO]:
         path = Path(location.path)
         if not location.is_local:
             path = Path(scratch) / "weights"
-            location.filesystem.get_file(location.path, str(path))
+            download(location, path)
         with path.open("rb", buffering=0) as stream:
             yield stream
 

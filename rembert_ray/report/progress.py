@@ -72,6 +72,10 @@ class ProgressLine:
         elif self._shown != self.tally.shards_done and time.monotonic() - self._logged_at >= LOG_INTERVAL_S:
             self._log()
 
+    def print(self, text: str) -> None:
+        """A line of its own, above the live one."""
+        self.console.print(text, soft_wrap=True, markup=False, highlight=False)
+
     def _log(self) -> None:
         self._logged_at, self._shown = time.monotonic(), self.tally.shards_done
-        self.console.print(describe(self.tally), soft_wrap=True, markup=False, highlight=False)
+        self.print(describe(self.tally))

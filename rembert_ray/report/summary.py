@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 
 from rembert_ray.check import CheckedJob
-from rembert_ray.plan import Plan, format_bytes
+from rembert_ray.errors import ShardError, StorageError
+from rembert_ray.plan import Plan, describe_refused, format_bytes
 from rembert_ray.report.progress import format_duration
 from rembert_ray.report.tally import Tally
 from rembert_ray.storage.commit import list_parts, part_name
 from rembert_ray.storage.location import Location
-from rembert_ray.storage.parquet import open_parquet
+from rembert_ray.storage.parquet import read_footer, read_rows
 from rembert_ray.tasks.base import Task
 
-N_FAILURES_SHOWN = 5
+N_FAILURES_SHOWN = 20
 N_SAMPLES = 8
 SAMPLE_ROWS_READ = 64
 
@@ -51,21 +52,27 @@ def describe_end(
     yield f"work        {phases} (added over workers); {format_bytes(tally.n_bytes)} written"
     for warning in checked.warnings:
         yield f"warning     {warning}"
-    for row in sample_rows(output, plan.fingerprint.digest):
-        yield f"sample      {checked.task.render(row)}"
+    try:
+        for row in sample_rows(output, plan.fingerprint.digest):
+            yield f"sample      {checked.task.render(row)}"
+    except (ShardError, StorageError) as error:
+        yield f"sample      not shown: {error}"
     if failures:
         yield f"failed      {len(failures):,} shards; records in {output}/_rembert_ray/quarantine"
         for index, reason in sorted(failures.items())[:N_FAILURES_SHOWN]:
             yield f"            shard {index}: {reason}"
+    yield from describe_refused(plan)
     if over_budget:
-        share = tally.rows_with_error / max(tally.rows_done, 1)
-        yield f"over budget {share:.2%} of rows have an error, limits.errors is {checked.manifest.limits.errors:.2%}"
+        limit = checked.manifest.limits.errors
+        yield f"over budget {tally.share_with_error:.2%} of rows have an error, limits.errors is {limit:.2%}"
     yield f"output      {output}"
     if failures:
         yield (
             "next        run the same command: only the failed shards are tried again "
             "(a repaired input file is a changed input and needs a new output.path)"
         )
+    elif plan.refused:
+        yield "next        repair or remove the refused files, and run into a new output.path to have their rows too"
     elif over_budget:
         yield f"next        rembert-ray sample {output} --errors"
     else:
@@ -86,9 +93,9 @@ def sample_rows(
     chosen = parts if with_error else parts[np.unique(np.linspace(0, len(parts) - 1, n_rows).astype(np.int64))]
     n_given = 0
     for index in chosen:
-        with open_parquet(output.child(part_name(int(index), fingerprint))) as file:
-            batch = next(file.iter_batches(batch_size=SAMPLE_ROWS_READ), None)
-        rows = [row for row in batch.to_pylist() if (row["error"] is not None) == with_error] if batch else []
+        part = output.child(part_name(int(index), fingerprint))
+        head = read_rows(part, 0, min(SAMPLE_ROWS_READ, read_footer(part).num_rows))
+        rows = [row for row in head.to_pylist() if (row["error"] is not None) == with_error]
         if not rows:
             continue
         rows.sort(key=lambda row: int(row["n_tokens"]))

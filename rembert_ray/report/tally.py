@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 
 PHASES = ("read", "encode", "infer", "decode", "commit")
 
@@ -15,6 +19,7 @@ class Tally:
 
     n_shards, n_rows, n_planned_bytes: of the plan; bytes are those of the text and kept columns as footers tell them.
     n_shards_before, n_rows_before, planned_bytes_before: committed by earlier runs.
+    rows_with_error_before: of those rows, where it was asked for.
     The other counts are of this run. seconds: worker seconds of each phase, added over workers.
     """
 
@@ -24,6 +29,7 @@ class Tally:
     n_shards_before: int = 0
     n_rows_before: int = 0
     planned_bytes_before: int = 0
+    rows_with_error_before: int = 0
     planned_bytes_done: int = 0
     shards_done: int = 0
     rows_done: int = 0
@@ -37,6 +43,23 @@ class Tally:
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
     started: float = field(default_factory=time.monotonic)
     first_receipt: float | None = None
+
+    @classmethod
+    def of_plan(cls, shards: pa.Table, missing: npt.NDArray[np.int64]) -> Self:
+        """Nothing done yet in this run; what is not missing was done before. `shards`: see `Plan.shards`."""
+        rows, n_bytes = shards["n_rows"].to_numpy(), shards["bytes"].to_numpy()
+        return cls(
+            n_shards=len(rows),
+            n_rows=int(rows.sum()),
+            n_planned_bytes=int(n_bytes.sum()),
+            n_shards_before=len(rows) - len(missing),
+            n_rows_before=int(rows.sum() - rows[missing].sum()),
+            planned_bytes_before=int(n_bytes.sum() - n_bytes[missing].sum()),
+        )
+
+    def start(self) -> None:
+        """The work begins now."""
+        self.started = time.monotonic()
 
     def add(self, facts: dict[str, Any], planned_bytes: int) -> None:
         """One committed shard, of that many planned bytes."""
@@ -71,6 +94,12 @@ class Tally:
     def share_done(self) -> float:
         """How much of the plan is committed, 0 to 1, by bytes of text: rows may be words or books."""
         return (self.planned_bytes_before + self.planned_bytes_done) / max(self.n_planned_bytes, 1)
+
+    @property
+    def share_with_error(self) -> float:
+        """Rows with an error over all rows that are committed, 0 to 1."""
+        n_rows = self.n_rows_before + self.rows_done
+        return (self.rows_with_error_before + self.rows_with_error) / max(n_rows, 1)
 
     @property
     def eta_s(self) -> float | None:

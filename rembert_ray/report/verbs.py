@@ -1,15 +1,18 @@
-"""What `rembert-ray status` and `sample` print, from an output alone: no Ray, no torch, no model."""
+"""What `rembert-ray status`, `sample` and `gc` print, from an output alone: no Ray, no torch, no model."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
+from rembert_ray.errors import Fault, UnusableError
 from rembert_ray.plan import Plan, require_plan
 from rembert_ray.report import status
 from rembert_ray.report.progress import format_duration
 from rembert_ray.report.summary import render_error, sample_rows
 from rembert_ray.storage.commit import list_parts
+from rembert_ray.storage.gc import STALE_AFTER_S, remove_files, remove_uploads
+from rembert_ray.storage.lease import lease_holder
 from rembert_ray.storage.location import locate
 from rembert_ray.tasks.base import Task, find_task
 
@@ -30,7 +33,7 @@ def describe_status(output: str) -> str:
     return (
         f"output      {location}: {closed}\n"
         f"shards      {len(there):,} of {plan.n_shards:,} committed, {plan.n_rows:,} rows planned\n"
-        f"last run    {'none yet' if last is None else _describe_run(last)}"
+        f"last run    {'none yet, or its status is damaged' if last is None else _describe_run(last)}"
     )
 
 
@@ -51,3 +54,23 @@ def describe_sample(output: str, n_rows: int, *, with_error: bool) -> Iterator[s
     task = _task_of(plan)
     for row in sample_rows(locate(output), plan.fingerprint.digest, n_rows, with_error=with_error):
         yield render_error(task, row) if with_error else task.render(row)
+
+
+def describe_gc(output: str, older_than_s: float, *, dry_run: bool) -> Iterator[str]:
+    """Remove what killed runs and other writers left behind, older than so many seconds; what it was, as lines.
+
+    Raises:
+        UnusableError: a run is going on, and its own files could be among what is so young.
+    """
+    location = locate(output)
+    if older_than_s < STALE_AFTER_S and (holder := lease_holder(location)):
+        what = f"{holder} writes here; files younger than {STALE_AFTER_S:.0f} s may be its own"
+        raise UnusableError(Fault("--older-than", what, "wait for its end, or leave the option out"))
+    verb = "would remove" if dry_run else "removed"
+    n_found = 0
+    for remove in (remove_files, remove_uploads):
+        for leftover in remove(location, older_than_s, dry_run=dry_run):
+            n_found += 1
+            yield f"{verb:<13}{leftover}"
+    if not n_found:
+        yield f"nothing older than {older_than_s:.0f} s is left over"

@@ -18,9 +18,9 @@ from rembert_ray.errors import ShardError
 from rembert_ray.plan import Shard
 from rembert_ray.stages import payload
 from rembert_ray.stages.envelope import Envelope, run_stage, this_process
-from rembert_ray.stages.inputs import arrow_type, read_inputs
+from rembert_ray.stages.inputs import arrow_type, cast_input, read_inputs
 from rembert_ray.stages.spec import JobSpec
-from rembert_ray.storage.location import locate
+from rembert_ray.storage.location import Location
 from rembert_ray.storage.parquet import read_rows
 from rembert_ray.tokenizers.auto import AutoTokenizer
 
@@ -52,7 +52,14 @@ class Encode:
         """Kept columns, then those that the task reads under `payload.INPUT`."""
         in_file = [name for name in self.spec.kept.names if name not in shard.partition]
         names = list(dict.fromkeys([*in_file, *self.spec.columns.values()]))
-        table = read_rows(locate(shard.url), shard.row_start, shard.n_rows, names)
+        table = read_rows(
+            Location(shard.url),
+            shard.row_start,
+            shard.n_rows,
+            names,
+            planned=shard.planned,
+            budget_s=self.spec.storage_s,
+        )
         if table.num_rows != shard.n_rows:
             raise ShardError(f"{shard.url}: {table.num_rows} rows at {shard.row_start}, planned {shard.n_rows}")
         columns: dict[str, pa.Array | pa.ChunkedArray] = {}
@@ -62,7 +69,7 @@ class Encode:
             else:
                 columns[field.name] = table.column(field.name)
         for name, column in self.spec.columns.items():
-            columns[payload.INPUT + name] = table.column(column).cast(arrow_type(name))
+            columns[payload.INPUT + name] = cast_input(name, table.column(column))
         return pa.table(columns)
 
     def _encode(self, table: pa.Table, set_aside: dict[int, str]) -> pa.Table:

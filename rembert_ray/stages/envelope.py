@@ -31,6 +31,7 @@ SCHEMA = pa.schema(
         pa.field("shard", pa.string(), nullable=False),
         pa.field("facts", pa.string(), nullable=False),
         pa.field("failure", pa.string()),
+        pa.field("is_suspect", pa.bool_(), nullable=False),
         pa.field("set_aside", pa.string(), nullable=False),
         pa.field("table", pa.large_binary()),
     ]
@@ -43,6 +44,7 @@ class Envelope:
 
     facts: counts, seconds and times (UTC, ISO 8601), by name; what the receipt and the footer will say.
     failure: why the shard cannot be made, else None.
+    is_suspect: the failure may be the fault of one row, which has to be looked for (see `probation`).
     table: its rows; None once it failed, and after it was written.
     set_aside: rows that must not be worked on, and why: the reason becomes their error.
     """
@@ -52,11 +54,15 @@ class Envelope:
     failure: str | None = None
     table: pa.Table | None = None
     set_aside: dict[int, str] = field(default_factory=dict)
+    is_suspect: bool = False
+
+    def fail(self, reason: str, *, is_suspect: bool = False) -> None:
+        """From now on it only carries why."""
+        self.failure, self.is_suspect, self.table = reason, is_suspect, None
 
     @contextmanager
     def timed(self, phase: str) -> Iterator[None]:
         """Add the seconds of a phase to the facts, and when it began: between two shards a worker waits."""
-        # Text, because probation adds up what is a number.
         self.facts[f"{phase}_at"] = datetime.now(UTC).isoformat()
         started = time.perf_counter()
         try:
@@ -77,6 +83,7 @@ def seal(envelopes: list[Envelope]) -> pa.Table:
         pa.array([json.dumps(asdict(envelope.shard)) for envelope in envelopes], pa.string()),
         pa.array([json.dumps(envelope.facts) for envelope in envelopes], pa.string()),
         pa.array([envelope.failure for envelope in envelopes], pa.string()),
+        pa.array([envelope.is_suspect for envelope in envelopes], pa.bool_()),
         pa.array([json.dumps(envelope.set_aside) for envelope in envelopes], pa.string()),
         pa.chunked_array([_to_bytes(envelope.table) for envelope in envelopes], pa.large_binary()),
     ]
@@ -91,6 +98,7 @@ def unseal(sealed: pa.Table) -> list[Envelope]:
             shard=Shard(**json.loads(sealed.column("shard")[row].as_py())),
             facts=json.loads(sealed.column("facts")[row].as_py()),
             failure=sealed.column("failure")[row].as_py(),
+            is_suspect=sealed.column("is_suspect")[row].as_py(),
             table=_from_bytes(payload[row]) if payload[row].is_valid else None,
             set_aside={int(key): why for key, why in json.loads(sealed.column("set_aside")[row].as_py()).items()},
         )
@@ -101,8 +109,8 @@ def unseal(sealed: pa.Table) -> list[Envelope]:
 def run_stage(sealed: pa.Table, work: Callable[[Envelope], Envelope]) -> pa.Table:
     """Apply `work` to every envelope that has not failed.
 
-    What goes wrong with a shard becomes its failure, also what nobody thought of: one shard must not end a night.
-    Errors that concern the whole job (`StorageError` and the like) are raised.
+    What goes wrong with a shard becomes its failure. What nobody thought of makes it a suspect: some row of it may do
+    that, and must not cost the others. Errors that concern the whole job (`StorageError` and the like) are raised.
     """
     done = []
     for envelope in unseal(sealed):
@@ -110,13 +118,13 @@ def run_stage(sealed: pa.Table, work: Callable[[Envelope], Envelope]) -> pa.Tabl
             try:
                 envelope = work(envelope)
             except ShardError as error:
-                envelope.failure, envelope.table = str(error), None
+                envelope.fail(str(error))
             except RembertRayError:
                 raise
             except Exception as error:
                 log.exception("shard %s failed", envelope.shard)
                 reason = "".join(traceback.format_exception_only(error)).strip()
-                envelope.failure, envelope.table = f"unexpected: {reason}", None
+                envelope.fail(f"unexpected: {reason}", is_suspect=True)
         done.append(envelope)
     return seal(done)
 

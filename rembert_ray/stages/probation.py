@@ -1,118 +1,101 @@
-"""Run a stage in a child process, so that a row that kills the process costs that row and nothing else.
+"""Looks for the rows that end or hang a stage's process, or raise what nobody thought of, and makes errors of them.
 
-Used by an actor that Ray started anew after its process had died: the shards that were in it come first, and one of
-them may hold the row that did it. A child that dies is tried again on half of the rows, down to the row to blame,
-which becomes an `error` value. Slow (every child loads the tokenizer or the model), rare, and bounded.
+A suspect shard is tried as a whole in a child process; most are harmless. If the child dies, smaller and smaller parts
+of its rows are tried, all others set aside, down to the rows to blame; then the whole shard is run once more without
+them. Slow (each death costs a new child, which loads the tokenizer or the model), rare, and bounded in time.
 """
 
 from __future__ import annotations
 
-import pickle
-import signal
-import subprocess
-import sys
-import tempfile
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Protocol
-
-import pyarrow as pa
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
 
 from rembert_ray.errors import ShardError
-from rembert_ray.stages.envelope import Envelope, seal, unseal
+from rembert_ray.stages.envelope import Envelope
+from rembert_ray.stages.isolation import DiedError, IsolatedStage, Stage
 from rembert_ray.stages.spec import JobSpec
+from rembert_ray.watchdog import beat
 
-MAX_CHILDREN = 128
-CHILD_TIMEOUT_S = 900.0
-OUTSIDE = "not tried by this child process"
-
-
-class Stage(Protocol):
-    """A stage class: made from a spec, it turns envelopes into envelopes."""
-
-    def __init__(self, spec: JobSpec) -> None: ...
-
-    def __call__(self, sealed: pa.Table) -> pa.Table:
-        """See `envelope.run_stage`."""
-        ...
+# Few deaths a row that is to blame (the logarithm to this base), few attempts for each of them.
+PARTS = 16
+SEARCH = 6
+LEAST_PATIENCE_S = 60.0
+OUTSIDE = "not tried in this attempt"
+_Rows = tuple[int, int]
 
 
 @dataclass
 class Probation:
-    """One shard on probation in one stage; `run` is what a stage's own method does for a shard that is harmless."""
+    """Shards on probation in one stage; `run` is what the stage's own work is for a shard that is harmless.
+
+    patience_s: seconds that a child may be silent over a whole shard (see `watchdog.beat`); over a part of it, less.
+    The search in one shard takes at most `SEARCH` times as long.
+    can_set_aside: whether the stage can leave out rows; if not, a shard that ends its process is given up.
+    """
 
     stage: type[Stage]
     spec: JobSpec
-    n_children: int = 0
+    patience_s: float
+    can_set_aside: bool = True
+    _deadline: float = field(default=0.0, init=False)
 
     def run(self, envelope: Envelope) -> Envelope:
-        """The stage's result, with an error in each row that ended its process alone.
+        """The stage's result, with an error in each row that is to blame.
 
         Raises:
-            ShardError: the stage refused the shard, or more rows kill than can be looked for.
+            ShardError: the stage refused the shard, no row alone is to blame, or the search takes too long.
         """
-        n_rows = envelope.shard.n_rows
-        tables = self._run_rows(envelope, 0, n_rows)
-        # Where a child had nothing to run there are no values of the model: those rows have nulls for them.
-        return replace(envelope, table=pa.concat_tables(tables, promote_options="default").combine_chunks())
+        self._deadline = time.monotonic() + SEARCH * self.patience_s
+        with IsolatedStage(self.stage, self.spec, envelope, SEARCH * self.patience_s) as child:
+            done, why = self._attempt(child, {}, self.patience_s)
+            if done is None and self.can_set_aside:
+                blamed = dict(self._search(child, envelope.shard.n_rows))
+                done, why = self._attempt(child, blamed, self.patience_s)
+        if done is None:
+            raise ShardError(f"{why}, and no single row is to blame")
+        return done
 
-    def _run_rows(self, envelope: Envelope, first: int, end: int) -> list[pa.Table]:
-        done, died_of = self._run_child(envelope, first, end, OUTSIDE)
-        if done is not None:
-            return [_rows(done, envelope, first, end)]
-        if end - first == 1:
-            reason = f"this row ended its process in {self.stage.__name__.lower()} ({died_of})"
-            done, died_of = self._run_child(envelope, first, first, reason)
-            if done is None:
-                raise ShardError(f"the process ends also without any row ({died_of})")
-            return [_rows(done, envelope, first, end)]
-        middle = (first + end) // 2
-        return [*self._run_rows(envelope, first, middle), *self._run_rows(envelope, middle, end)]
+    def _search(self, child: IsolatedStage, n_rows: int) -> Iterator[tuple[int, str]]:
+        """The rows that fail alone, in order, and how."""
+        least_s = min(LEAST_PATIENCE_S, self.patience_s)
+        suspects: list[_Rows] = [(0, n_rows)]
+        while suspects:
+            first, end = suspects.pop()
+            for part in reversed(_cut(first, end)):
+                done, why = self._attempt(child, _others(part, n_rows), least_s)
+                if done is None and part[1] - part[0] == 1:
+                    yield part[0], why
+                elif done is None:
+                    suspects.append(part)
 
-    def _run_child(self, envelope: Envelope, first: int, end: int, reason: str) -> tuple[Envelope | None, str]:
-        """The result of the rows `first` to `end`, all others set aside; or None and what the child died of."""
-        self.n_children += 1
-        if self.n_children > MAX_CHILDREN:
-            raise ShardError(f"its rows ended {MAX_CHILDREN} processes; the search for them is given up")
-        outside = {row: reason for row in range(envelope.shard.n_rows) if not first <= row < end}
-        sealed = seal([replace(envelope, set_aside=envelope.set_aside | outside)])
-        with tempfile.TemporaryDirectory(prefix="rembert-ray-") as folder:
-            task, answer = Path(folder) / "task", Path(folder) / "answer"
-            task.write_bytes(pickle.dumps((self.stage, self.spec, sealed)))
-            command = [sys.executable, "-m", "rembert_ray.stages.probation", str(task), str(answer)]
-            try:
-                child = subprocess.run(command, timeout=CHILD_TIMEOUT_S, check=False, capture_output=True)
-            except subprocess.TimeoutExpired:
-                return None, f"no end after {CHILD_TIMEOUT_S:g} s"
-            if child.returncode != 0:
-                return None, _cause(child.returncode)
-            (done,) = unseal(pickle.loads(answer.read_bytes()))
+    def _attempt(
+        self, child: IsolatedStage, set_aside: dict[int, str], silence_s: float
+    ) -> tuple[Envelope | None, str]:
+        if time.monotonic() > self._deadline:
+            raise ShardError(f"its rows end processes in {self._name}; the search for them took too long")
+        beat()
+        try:
+            done = child.attempt(set_aside, silence_s)
+        except DiedError as died:
+            return None, f"ended its process in {self._name} ({died})"
+        if done.is_suspect:
+            return None, f"{done.failure} (in {self._name})"
         if done.failure is not None:
             raise ShardError(done.failure)
         return done, ""
 
-
-def _rows(done: Envelope, envelope: Envelope, first: int, end: int) -> pa.Table:
-    assert done.table is not None
-    for name, value in done.facts.items():
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            envelope.facts[name] = envelope.facts.get(name, 0) + value
-    return done.table.slice(first, end - first)
+    @property
+    def _name(self) -> str:
+        return self.stage.__name__.lower()
 
 
-def _cause(return_code: int) -> str:
-    if return_code < 0:
-        return signal.Signals(-return_code).name
-    return f"exit code {return_code}"
+def _cut(first: int, end: int) -> list[_Rows]:
+    n_parts = min(PARTS, end - first)
+    cuts = [first + (end - first) * index // n_parts for index in range(n_parts + 1)]
+    return list(pairwise(cuts))
 
 
-def main(arguments: list[str]) -> None:
-    """The child: read a task, run it, write the answer."""
-    task, answer = map(Path, arguments)
-    stage, spec, sealed = pickle.loads(task.read_bytes())
-    run: Any = stage(spec)
-    answer.write_bytes(pickle.dumps(run(sealed)))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+def _others(part: _Rows, n_rows: int) -> dict[int, str]:
+    return {row: OUTSIDE for row in range(n_rows) if not part[0] <= row < part[1]}

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from rembert_ray.engine.documents import WindowOptions
 from rembert_ray.models.config import EncoderConfig
+from rembert_ray.storage.filesystem import RETRY_BUDGET_S
 from rembert_ray.storage.location import Location
 from rembert_ray.tasks.base import Task, output_schema
 
@@ -23,6 +24,8 @@ class JobSpec:
     runs_on_gpu: whether infer actors use CUDA; not left to what a machine happens to have.
     batch_tokens: token budget of a forward pass; None for the device's default.
     n_threads: threads of one infer actor on CPU; None leaves torch's own choice.
+    storage_s: seconds for which a store that does not answer is tried again.
+    silence_s: seconds without a sign of life after which a worker with a shard in hand is ended.
     footer: further values for the footer of every object.
     """
 
@@ -40,6 +43,8 @@ class JobSpec:
     runs_on_gpu: bool = False
     batch_tokens: int | None = None
     n_threads: int | None = None
+    storage_s: float = RETRY_BUDGET_S
+    silence_s: float = 300.0
     footer: dict[str, str] = field(default_factory=dict)
     renamed: dict[str, str] = field(default_factory=dict)
 

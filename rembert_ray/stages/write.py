@@ -49,7 +49,7 @@ class Write:
         envelope.facts |= {"n_rows": rows.num_rows, "n_errors": n_errors}
         footer = {name: str(value) for name, value in (self.spec.footer | VERSIONS | envelope.facts).items()}
         with envelope.timed("commit"):
-            commit = commit_part(self.spec.output, part, rows, footer)
+            commit = commit_part(self.spec.output, part, rows, footer, budget_s=self.spec.storage_s)
         envelope.facts |= {
             "object": commit.location.name,
             "n_bytes": commit.n_bytes,

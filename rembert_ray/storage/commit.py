@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -21,27 +23,30 @@ import pyarrow as pa
 from rembert_ray.errors import ShardError, StorageError
 from rembert_ray.storage.digest import content_digest
 from rembert_ray.storage.filesystem import RETRY_BUDGET_S, explain, storage_errors
-from rembert_ray.storage.listing import list_names
+from rembert_ray.storage.listing import file_info, list_names
 from rembert_ray.storage.location import Location
 from rembert_ray.storage.parquet import encode_parquet, read_footer_values
 from rembert_ray.storage.probe import probe_output
-from rembert_ray.storage.put import put_new, put_replacing, remove_stale_temp_files
+from rembert_ray.storage.put import put_new, put_replacing
 
 __all__ = [
     "Commit",
     "Part",
     "commit_part",
+    "confirm_parts",
     "foreign_parts",
     "list_parts",
+    "other_identity",
     "parse_part_name",
     "part_name",
     "probe_output",
     "put_new",
     "put_replacing",
-    "remove_stale_temp_files",
 ]
 
 PART_PREFIX = "part-"
+CONFIRM_BUDGET_S = 300.0
+CONFIRM_THREADS = 16
 _PART_NAME = re.compile(r"part-(\d{8,})-([0-9a-f]+)\.parquet")
 _IDENTITY = ("shard", "fingerprint", "plan_id", "source", "row_start", "n_rows")
 
@@ -144,13 +149,16 @@ def _read_back(location: Location, part: Part) -> dict[str, str]:
         there = read_footer_values(location)
     except ShardError as error:
         raise StorageError(f"{location} exists but is not a part of this job: {error}; {advice}") from error
-    wanted = part.footer()
-    wrong = [
-        f"{key} {there.get(key)!r} instead of {wanted[key]!r}" for key in _IDENTITY if there.get(key) != wanted[key]
-    ]
+    wrong = other_identity(there, part)
     if wrong or "attempt" not in there:
         raise StorageError(f"{location} exists and is not this shard: {', '.join(wrong)}; {advice}")
     return there
+
+
+def other_identity(there: Mapping[str, str], part: Part) -> list[str]:
+    """In what the footer values of an object say that it is another shard than `part`; the attempt may differ."""
+    ours = part.footer()
+    return [f"{key} {there.get(key)!r} instead of {ours[key]!r}" for key in _IDENTITY if there.get(key) != ours[key]]
 
 
 def list_parts(output: Location, fingerprint: str) -> npt.NDArray[np.int64]:
@@ -160,6 +168,48 @@ def list_parts(output: Location, fingerprint: str) -> npt.NDArray[np.int64]:
     Raises `StorageError` when the store refuses or gives out.
     """
     return np.array(sorted(shard for shard, other in _parts(output) if other == fingerprint), np.int64)
+
+
+def confirm_parts(
+    output: Location, fingerprint: str, wanted: npt.NDArray[np.int64], *, budget_s: float = CONFIRM_BUDGET_S
+) -> npt.NDArray[np.int64]:
+    """The `wanted` shards that are committed, ascending: from one listing, and one look at each that it leaves out.
+
+    Listings may lag behind on some stores (and on NFS); a new object is found by its name at once. Raises
+    `StorageError` when the store refuses or gives out, or when not all could be looked at within `budget_s` seconds.
+    """
+    listed = np.isin(wanted, list_parts(output, fingerprint))
+    unlisted = wanted[~listed]
+    deadline = time.monotonic() + budget_s
+
+    def look(shard: int) -> bool:
+        location = output.child(part_name(shard, fingerprint))
+        if time.monotonic() > deadline:
+            raise StorageError(
+                f"{output}: {len(unlisted)} objects are not in the listing and could not be looked at one by one in "
+                f"{budget_s:.0f} s, {location.name} among them. Run the same command again to have the rest looked at"
+            )
+        try:
+            return file_info(location) is not None
+        except storage_errors() as error:
+            raise StorageError(f"cannot look for {explain(str(location), error)}") from error
+
+    with ThreadPoolExecutor(CONFIRM_THREADS) as pool:
+        found = np.fromiter(pool.map(look, unlisted.tolist()), bool, len(unlisted))
+    return np.sort(np.concatenate([wanted[listed], unlisted[found]]))
+
+
+def count_errors(output: Location, fingerprint: str, shards: npt.NDArray[np.int64]) -> int:
+    """How many rows of these committed shards have an error, from their footers.
+
+    Raises `StorageError` when the store gives out, `ShardError` when an object is damaged.
+    """
+
+    def count(shard: int) -> int:
+        return int(read_footer_values(output.child(part_name(shard, fingerprint))).get("n_errors", "0"))
+
+    with ThreadPoolExecutor(CONFIRM_THREADS) as pool:
+        return sum(pool.map(count, shards.tolist()))
 
 
 def foreign_parts(output: Location, fingerprint: str) -> list[str]:

@@ -20,14 +20,33 @@ def content_digest(table: pa.Table) -> str:
 
     Float values count by their bits. Raises TypeError for a type that has no canonical bytes here.
     """
-    total = hashlib.sha256(str(table.num_rows).encode())
-    for field, column in zip(table.schema, table.columns, strict=True):
-        node = _Node()
-        for chunk in column.chunks:
-            node.add(chunk)
-        total.update(f"\0{field.name}\0{_type_word(field.type)}\0".encode())
-        total.update(node.digest())
-    return total.hexdigest()
+    digest = ContentDigest(table.schema)
+    digest.add(table)
+    return digest.hexdigest()
+
+
+class ContentDigest:
+    """The `content_digest` of a table that comes in pieces, however it is cut."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self._schema = schema
+        self._n_rows = 0
+        self._nodes = [_Node() for _ in schema]
+
+    def add(self, piece: pa.Table) -> None:
+        """Take the next rows. Raises like `content_digest`."""
+        self._n_rows += piece.num_rows
+        for node, column in zip(self._nodes, piece.columns, strict=True):
+            for chunk in column.chunks:
+                node.add(chunk)
+
+    def hexdigest(self) -> str:
+        """64 hex digits for all that was added."""
+        total = hashlib.sha256(str(self._n_rows).encode())
+        for field, node in zip(self._schema, self._nodes, strict=True):
+            total.update(f"\0{field.name}\0{_type_word(field.type)}\0".encode())
+            total.update(node.digest())
+        return total.hexdigest()
 
 
 class _Node:

@@ -1,8 +1,10 @@
 """Which filesystem serves a URL: one fsspec instance per process and settings, and what its errors mean.
 
 Credentials and endpoints come from the environment only, never from a URL, so that a URL can be printed,
-pickled and written into a Parquet footer. This file decides which failures are worth another attempt (by
-exception class and HTTP status, never by message text); it reads and writes no data itself.
+pickled and written into a Parquet footer: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or
+AWS_PROFILE and its files; AWS_ENDPOINT_URL or AWS_ENDPOINT_URL_S3; AWS_REGION; and FSSPEC_S3_ANON=true to read public
+data without any credentials (fsspec reads it when it is imported). This file decides which failures are worth another
+attempt (by exception class and HTTP status, never by message text); it reads and writes no data itself.
 """
 
 from __future__ import annotations
@@ -20,15 +22,18 @@ import fsspec
 from fsspec.exceptions import FSTimeoutError
 
 from rembert_ray.errors import Fault, StorageError, UnusableError, nearest
+from rembert_ray.watchdog import beat
 
 LOCAL_SCHEMES = frozenset({"file", "local"})
 S3_SCHEMES = frozenset({"s3", "s3a", "s3n"})
 RETRY_BUDGET_S = 120.0
+LONGEST_RETRY_AFTER_S = 30.0
 
 # What fsspec lists as protocols but are wrappers around another filesystem, or hold no files.
 _NO_PLACES = frozenset(
     [
         "async_wrapper",
+        "asynclocal",
         "asyncwrapper",
         "blockcache",
         "cached",
@@ -51,14 +56,36 @@ _S3_SETTINGS = (
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
     "AWS_PROFILE",
+    "AWS_CONFIG_FILE",
+    "AWS_SHARED_CREDENTIALS_FILE",
     "AWS_REGION",
     "AWS_DEFAULT_REGION",
 )
 # S3 reports some failures of the transfer as HTTP 400.
 _TRANSIENT_CODES = frozenset({"RequestTimeout", "IncompleteBody", "BadDigest", "XAmzContentSHA256Mismatch"})
+_TOO_MANY = frozenset({"SlowDown", "Throttling", "TooManyRequests", "RequestLimitExceeded"})
 _TRANSIENT_HTTP = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 _DENIED = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the policy of the bucket"
 _CHECK_ENDPOINT = "check AWS_ENDPOINT_URL (or the region) and the network"
+_GIVE_CREDENTIALS = (
+    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; FSSPEC_S3_ANON=true reads public data without any"
+)
+_REFUSED = ("the credentials are refused", _DENIED)
+_WRONG_CLOCK = (
+    "the clock of this machine and the clock of the store are too far apart",
+    "set this machine's clock (`timedatectl` says whether it is synchronized), then run the same command again",
+)
+_FULL = ("the quota of the bucket is used up", "free space there, then run the same command again")
+_MEANINGS = {
+    "InvalidAccessKeyId": _REFUSED,
+    "SignatureDoesNotMatch": _REFUSED,
+    "ExpiredToken": _REFUSED,
+    "InvalidToken": _REFUSED,
+    "RequestTimeTooSkewed": _WRONG_CLOCK,
+    "RequestExpired": _WRONG_CLOCK,
+    "QuotaExceeded": _FULL,
+    "NoSuchBucket": ("no such bucket", "check the bucket's name and AWS_ENDPOINT_URL, or create it"),
+}
 
 # By name, because their module is imported lazily.
 _NO_CREDENTIALS = frozenset({"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError"})
@@ -94,18 +121,22 @@ def filesystem_for(scheme: str) -> Any:
     with _instances_lock:
         if key not in _instances:
             options = _s3_options() if scheme == "s3" else {}
-            _instances[key] = fsspec.filesystem(scheme, skip_instance_cache=True, **options)
+            filesystem = fsspec.filesystem(scheme, skip_instance_cache=True, **options)
+            if scheme == "s3":
+                filesystem.retries = 1
+            _instances[key] = filesystem
         return _instances[key]
 
 
 def _s3_options() -> dict[str, Any]:
-    # Stores other than AWS answer the new default checksums with errors (HTTP 411 from Ceph's gateway).
+    # One attempt: `retry_transient` is the one place that tries again, with one budget and one message.
     config: dict[str, Any] = {
         "connect_timeout": 5,
         "read_timeout": 30,
-        "retries": {"mode": "standard", "total_max_attempts": 3},
+        "retries": {"mode": "standard", "total_max_attempts": 1},
         "max_pool_connections": 32,
     }
+    # Stores other than AWS answer the new default checksums with errors (HTTP 411 from Ceph's gateway).
     if "AWS_REQUEST_CHECKSUM_CALCULATION" not in os.environ:
         config["request_checksum_calculation"] = "when_required"
     if "AWS_RESPONSE_CHECKSUM_VALIDATION" not in os.environ:
@@ -176,26 +207,52 @@ def is_transient(error: BaseException) -> bool:
 def retry_transient(call: Callable[[], Result], what: str, budget_s: float = RETRY_BUDGET_S) -> Result:
     """Run `call` until it answers; other errors than transient ones pass through unchanged.
 
-    Waits 0.1 s, 0.2 s, ... at most 10 s, each times a random factor of 0.5 to 1.5. Once `budget_s` seconds
-    are over no new attempt starts and `StorageError` is raised; `what` says in its message what was tried.
+    Waits 0.1 s, 0.2 s, ... at most 10 s, each times a random factor of 0.5 to 1.5; longer when the store says
+    `Retry-After`, and at least about a second when it asks for fewer requests. Once `budget_s` seconds are over no new
+    attempt starts and `StorageError` is raised, so that all ends at most the deadline of one call later (see `s3`);
+    `what` says in its message what was tried.
     """
     started = time.monotonic()
     attempt = 0
     while True:
         attempt += 1
+        beat()
         try:
             return call()
         except storage_errors() as error:
             if not is_transient(error):
                 raise
             elapsed_s = time.monotonic() - started
-            pause_s = min(10.0, 0.1 * 2 ** min(attempt - 1, 10)) * random.uniform(0.5, 1.5)
+            pause_s = _pause_s(attempt, error)
             if elapsed_s + pause_s > budget_s:
                 raise StorageError(
-                    f"{what}: failed {attempt} times in {elapsed_s:.0f} s, last with "
-                    f"{type(error).__name__}: {error}. Run the same command again when the storage is back"
+                    f"{what}: failed {_times(attempt)} in {elapsed_s:.0f} s, last with "
+                    f"{_in_words(error)}. Run the same command again when the storage is back"
                 ) from error
             time.sleep(pause_s)
+
+
+def _pause_s(attempt: int, error: BaseException) -> float:
+    wait_s: float = 0.1 * 2 ** min(attempt - 1, 10)
+    if http_status(error) == 429 or error_code(error) in _TOO_MANY:
+        wait_s = max(1.0, wait_s)
+    headers = _store_reply(error).get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    asked = str(headers.get("retry-after", ""))
+    # A date, the header's other form, is left aside: it would need the store's clock.
+    asked_s = min(LONGEST_RETRY_AFTER_S, float(asked)) if asked.isdecimal() else 0.0
+    return max(min(10.0, wait_s) * random.uniform(0.5, 1.5), asked_s)
+
+
+def _in_words(error: BaseException) -> str:
+    """An error of a store in one line: `HTTP 503 SlowDown: ...`, or the name of its class."""
+    status, code = http_status(error), error_code(error)
+    kind = type(error).__name__ if status is None else f"HTTP {status} {'' if code.isdigit() else code}".rstrip()
+    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return f"{kind}: {said}".rstrip(". \n")
+
+
+def _times(attempt: int) -> str:
+    return "once" if attempt == 1 else f"{attempt} times"
 
 
 def explain(where: str, error: BaseException) -> Fault:
@@ -203,18 +260,19 @@ def explain(where: str, error: BaseException) -> Fault:
     status, code = http_status(error), error_code(error)
     said = f" ({code})" if code and not code.isdigit() else ""
     if type(error).__name__ in _NO_CREDENTIALS:
-        return Fault(where, "no credentials found", "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE")
-    if code in {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"}:
-        return Fault(where, f"the credentials are refused{said}", _DENIED)
+        return Fault(where, "no credentials found", _GIVE_CREDENTIALS)
+    if code in _MEANINGS:
+        what, fix = _MEANINGS[code]
+        return Fault(where, f"{what}{said}", fix)
     if status == 403 or isinstance(error, PermissionError):
         fix = _DENIED if status == 403 else "check the owner and mode of the file and its folders"
         return Fault(where, f"permission denied{said}", fix)
-    if code == "NoSuchBucket":
-        return Fault(where, "no such bucket", "check the bucket's name and AWS_ENDPOINT_URL, or create it")
     if status == 404 or isinstance(error, FileNotFoundError):
         return Fault(where, "nothing there", "check the spelling of the path")
     if status in {301, 307, 400}:
         return Fault(where, f"the store refuses the request{said}: {error}", "check AWS_REGION and AWS_ENDPOINT_URL")
     if isinstance(error, _transient_classes()):
-        return Fault(where, f"the store does not answer: {type(error).__name__}: {error}", _CHECK_ENDPOINT)
+        return Fault(where, f"the store does not answer: {_in_words(error)}", _CHECK_ENDPOINT)
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return Fault(where, os.strerror(error.errno), "free space or inodes there, then run the same command again")
     return Fault(where, f"{type(error).__name__}: {error}", "check that the storage works and is writable")

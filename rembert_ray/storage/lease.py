@@ -3,7 +3,8 @@
 `_rembert_ray/lease-000001`, `lease-000002`, ... each name who wrote them; the highest number holds. A
 heartbeat, a takeover and a release all create the next number, so of two contenders exactly one succeeds,
 without `If-Match`. Age is judged by the store's own clock. A holder that slept may create a number that was
-pruned meanwhile: after each creation the listing decides, and whoever is not the highest has lost.
+pruned meanwhile: after each creation the listing decides, and whoever is below the highest has lost. A listing that
+does not show the own object yet lags behind, and decides nothing.
 
 The lease keeps two runs from doing the same work. It does not guard results: the create-only commit does.
 """
@@ -29,11 +30,12 @@ from typing import Any, Self
 
 from rembert_ray.errors import LeaseHeldError, RembertRayError, StorageError
 from rembert_ray.storage import s3
-from rembert_ray.storage.filesystem import explain, retry_transient, storage_errors
-from rembert_ray.storage.listing import list_names
+from rembert_ray.storage.filesystem import RETRY_BUDGET_S, explain, retry_transient, storage_errors
+from rembert_ray.storage.listing import file_info, list_names
 from rembert_ray.storage.location import Location, delete, read_bytes
 from rembert_ray.storage.probe import CONTROL_FOLDER
 from rembert_ray.storage.put import file_clock_s, put_new
+from rembert_ray.storage.seal import SEAL_KEY, broken_seal, sealed_json
 
 log = logging.getLogger(__name__)
 
@@ -100,11 +102,14 @@ class _Record:
     stale_after_s: float
 
     def to_json(self) -> bytes:
-        return json.dumps(asdict(self), indent=1).encode()
+        return sealed_json(asdict(self))
 
     @classmethod
     def from_json(cls, data: bytes) -> _Record:
+        if fault := broken_seal(data):
+            raise ValueError(fault)
         values: dict[str, Any] = json.loads(data)
+        del values[SEAL_KEY]
         return cls(**{**values, "owner": LeaseOwner(**values["owner"])})
 
 
@@ -117,7 +122,7 @@ def store_age_s(location: Location) -> float:
     if location.is_s3:
         head = retry_transient(lambda: s3.head(location.path), f"reading the age of {location}")
         modified: datetime = head["LastModified"]
-        return (_s3_now(location, head) - modified).total_seconds()
+        return (s3_now(location, head) - modified).total_seconds()
     if location.is_local:
         path = Path(location.path)
         return file_clock_s(path.parent) - path.stat().st_mtime
@@ -125,7 +130,8 @@ def store_age_s(location: Location) -> float:
     return (datetime.now(UTC) - created.replace(tzinfo=created.tzinfo or UTC)).total_seconds()
 
 
-def _s3_now(location: Location, reply: dict[str, Any]) -> datetime:
+def s3_now(location: Location, reply: dict[str, Any]) -> datetime:
+    """The time on the store's clock when it gave a reply to a question about `location`."""
     date: str | None = reply["ResponseMetadata"]["HTTPHeaders"].get("date")
     if date is not None:
         return parsedate_to_datetime(date)
@@ -173,12 +179,12 @@ class Lease:
         folder = output.child(CONTROL_FOLDER)
         since = datetime.now(UTC).isoformat(timespec="seconds")
         record = _Record(owner, secrets.token_hex(8), "held", since, stale_after_s)
-        highest = _highest(folder)
+        highest = _highest_by_name(folder)
         if highest:
             _refuse_if_held(folder, highest, measure_age_s)
         lease = cls(folder, record, highest + 1)
         is_ours = lease._create(highest + 1, record)
-        if not is_ours or _highest(folder) != highest + 1:
+        if not is_ours or _highest(folder) > highest + 1:
             if is_ours:
                 delete(_object(folder, highest + 1))
             raise LeaseHeldError(f"{output}: another run took the lease at the same moment; only one can write here")
@@ -218,8 +224,8 @@ class Lease:
             began = time.monotonic()
             number = self._number + 1
             is_ours = self._create(number, self._record)
-            highest = _highest(self._folder)
-            if is_ours and highest == number:
+            highest = _highest(self._folder, self._interval_s)
+            if is_ours and highest <= number:
                 self._number, self._renewed_at = number, began
                 self._prune(number)
                 return
@@ -282,9 +288,42 @@ class Lease:
         return _read(self._folder, number) == record
 
     def _prune(self, number: int, n_kept: int = N_KEPT) -> None:
-        for older in _numbers(self._folder):
-            if older <= number - n_kept:
-                delete(_object(self._folder, older))
+        try:
+            for older in _numbers(self._folder, self._interval_s):
+                if older <= number - n_kept:
+                    delete(_object(self._folder, older), budget_s=self._interval_s)
+        # What stays behind says nothing wrong, and the next heartbeat prunes it.
+        except StorageError as error:
+            log.warning("old leases of %s are not deleted yet: %s", self._folder.parent, error)
+        except storage_errors() as error:
+            log.warning("old leases of %s are not deleted yet: %s", self._folder.parent, error)
+
+
+def lease_holder(output: Location, *, measure_age_s: Callable[[Location], float] = store_age_s) -> str:
+    """Who holds the lease of an output now, in words; "" when nobody does, or when that cannot be told.
+
+    Takes nothing. Raises `StorageError` when the store refuses or gives out.
+    """
+    folder = output.child(CONTROL_FOLDER)
+    number = _highest(folder)
+    location = _object(folder, number)
+    try:
+        record = _Record.from_json(read_bytes(location)) if number else None
+    except FileNotFoundError:
+        # Pruned at this moment: somebody renews it.
+        return lease_holder(output, measure_age_s=measure_age_s)
+    except (ValueError, TypeError, KeyError):
+        return ""
+    except storage_errors() as error:
+        raise StorageError(f"cannot read the lease: {explain(str(folder), error)}") from error
+    if record is None or record.state == "released" or record.owner.is_dead:
+        return ""
+    try:
+        is_stale = measure_age_s(location) > record.stale_after_s
+    except storage_errors():
+        # Gone, or nothing may be written here that would tell the store's time: it counts as held.
+        is_stale = False
+    return "" if is_stale else str(record.owner)
 
 
 def _refuse_if_held(folder: Location, number: int, measure_age_s: Callable[[Location], float]) -> None:
@@ -301,7 +340,7 @@ def _refuse_if_held(folder: Location, number: int, measure_age_s: Callable[[Loca
         return
     raise LeaseHeldError(
         f"{folder.parent}: {holder.owner} writes here since {holder.since}, last seen {max(age_s, 0):.0f} s ago. "
-        f"Wait for it or stop it; if it is dead, run this command again in {holder.stale_after_s - age_s:.0f} s"
+        f"Wait for it or stop it; if it is dead, run this command again in {holder.stale_after_s - age_s + 1:.0f} s"
     )
 
 
@@ -319,13 +358,24 @@ def _read(folder: Location, number: int) -> _Record | None:
         raise StorageError(f"{location} is not a lease of this version: move it away, then run again") from error
 
 
-def _numbers(folder: Location) -> list[int]:
+def _numbers(folder: Location, budget_s: float = RETRY_BUDGET_S) -> list[int]:
     try:
-        names = list_names(folder, _LEASE_PREFIX)
+        names = list_names(folder, _LEASE_PREFIX, budget_s=budget_s)
     except storage_errors() as error:
         raise StorageError(f"cannot list {explain(str(folder), error)}") from error
     return sorted(int(match[1]) for match in map(_LEASE_NAME.fullmatch, names) if match)
 
 
-def _highest(folder: Location) -> int:
-    return max(_numbers(folder), default=0)
+def _highest(folder: Location, budget_s: float = RETRY_BUDGET_S) -> int:
+    return max(_numbers(folder, budget_s), default=0)
+
+
+def _highest_by_name(folder: Location) -> int:
+    """Like `_highest`, and further than a listing that lags behind: the next few numbers are looked for by name."""
+    highest = _highest(folder)
+    try:
+        while above := [n for n in range(highest + 1, highest + 1 + N_KEPT) if file_info(_object(folder, n))]:
+            highest = max(above)
+    except storage_errors() as error:
+        raise StorageError(f"cannot read the lease: {explain(str(folder), error)}") from error
+    return highest

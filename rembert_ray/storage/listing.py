@@ -61,7 +61,7 @@ def list_files(location: Location, recursive: bool = True, *, budget_s: float = 
     return sorted(retry_transient(lambda: list(_walk_fsspec(location, recursive)), what, budget_s))
 
 
-def list_names(folder: Location, prefix: str = "") -> list[str]:
+def list_names(folder: Location, prefix: str = "", *, budget_s: float = RETRY_BUDGET_S) -> list[str]:
     """The names of the files directly in `folder` that start with `prefix`, hidden ones too; sorted.
 
     An empty list when the folder does not exist; a bucket that does not exist is a FileNotFoundError.
@@ -82,7 +82,7 @@ def list_names(folder: Location, prefix: str = "") -> list[str]:
         found = _find(folder, maxdepth=1)
         return sorted(name for name in (path.rpartition("/")[2] for path in found) if name.startswith(prefix))
 
-    return retry_transient(names, f"listing {folder}")
+    return retry_transient(names, f"listing {folder}", budget_s)
 
 
 def expand_input(pattern: str, *, budget_s: float = PREFLIGHT_BUDGET_S) -> list[FileInfo]:
@@ -140,10 +140,15 @@ def partition_values(root: Location, location: Location) -> dict[str, str | None
 
 def _matching(pattern: str, budget_s: float) -> list[FileInfo]:
     folder, rest = _split_glob(pattern)
-    if not rest:
-        location = locate(pattern)
-        single = _file_info(location, budget_s)
-        return [single] if single is not None else list_files(location, budget_s=budget_s)
+    if rest and (matching := _glob(folder, rest, budget_s)):
+        return matching
+    # No glob, or names with brackets.
+    location = locate(pattern)
+    single = file_info(location, budget_s)
+    return [single] if single is not None else list_files(location, budget_s=budget_s)
+
+
+def _glob(folder: Location, rest: str, budget_s: float) -> list[FileInfo]:
     base = folder.url.rstrip("/") + "/"
     if folder.is_s3:
         literal = _WILDCARD.split(rest, maxsplit=1)[0]
@@ -151,9 +156,7 @@ def _matching(pattern: str, budget_s: float) -> list[FileInfo]:
     else:
         found = list_files(folder, budget_s=budget_s)
     wanted = rest.split("/")
-    matching = [file for file in found if _glob_matches(wanted, file.location.url.removeprefix(base).split("/"))]
-    literally = None if matching else _file_info(locate(pattern), budget_s)
-    return matching if literally is None else [literally]
+    return [file for file in found if _glob_matches(wanted, file.location.url.removeprefix(base).split("/"))]
 
 
 def _split_glob(pattern: str) -> tuple[Location, str]:
@@ -184,8 +187,11 @@ def _is_hidden(name: str) -> bool:
     return name.startswith(".") or (name.startswith("_") and "=" not in name)
 
 
-def _file_info(location: Location, budget_s: float) -> FileInfo | None:
-    """The file itself, None when there is none of exactly this name (a folder, or nothing)."""
+def file_info(location: Location, budget_s: float = RETRY_BUDGET_S) -> FileInfo | None:
+    """The file itself, None when there is none of exactly this name (a folder, or nothing).
+
+    Raises PermissionError as it comes, `StorageError` when the store does not answer.
+    """
     if location.is_local:
         path = Path(location.path)
         return _local_info(location, path.stat()) if path.is_file() else None

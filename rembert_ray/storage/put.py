@@ -57,10 +57,11 @@ def put_new(
         raise StorageError(f"cannot write {explain(str(location), error)}") from error
 
 
-def put_replacing(location: Location, data: bytes) -> None:
+def put_replacing(location: Location, data: bytes, *, budget_s: float = RETRY_BUDGET_S) -> None:
     """Write the file, whole, over what may be there: for status files only, never for results.
 
-    Readers see the old or the new content, nothing between. Raises `StorageError`.
+    Readers see the old or the new content, nothing between. Transient failures are tried again for `budget_s` seconds.
+    Raises `StorageError`.
     """
     try:
         if location.is_local:
@@ -69,28 +70,11 @@ def put_replacing(location: Location, data: bytes) -> None:
             temp.replace(path)
             _sync_folder(path.parent)
         elif location.is_s3:
-            retry_transient(lambda: s3.put(location.path, data, {}, only_new=False), f"writing {location}")
+            retry_transient(lambda: s3.put(location.path, data, {}, only_new=False), f"writing {location}", budget_s)
         else:
             location.filesystem.pipe_file(location.path, data)
     except storage_errors() as error:
         raise StorageError(f"cannot write {explain(str(location), error)}") from error
-
-
-def remove_stale_temp_files(output: Location, older_than_s: float) -> int:
-    """Delete what killed attempts left in a local folder; the number of files deleted.
-
-    Age is judged by the clock that stamps the files. Object stores hold no temporary files: 0.
-    """
-    if not output.is_local or not Path(output.path).is_dir():
-        return 0
-    now_s = file_clock_s(Path(output.path))
-    n_removed = 0
-    for temp in Path(output.path).glob(f"{TEMP_PREFIX}*"):
-        with contextlib.suppress(FileNotFoundError):
-            if now_s - temp.stat().st_mtime > older_than_s:
-                temp.unlink()
-                n_removed += 1
-    return n_removed
 
 
 def file_clock_s(folder: Path) -> float:

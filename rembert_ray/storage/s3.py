@@ -3,6 +3,15 @@
 s3fs supplies the connections; its higher-level methods are not used where they hide what a commit depends on
 (listing caches, multipart uploads, replies of two bytes per second that never time out). This file knows
 nothing of parts, leases or Parquet, and does not retry: see `filesystem.retry_transient`.
+
+The deadline of a call is 30 s, and for its body as long as 512 KiB/s take. It covers all: name look-up, connection,
+TLS, credentials, request, and reading the reply to its last byte, however slowly that comes. Where it is:
+
+    call         put, head, list (each page), delete, and whatever else has a small reply: `timeout` of `call_s3`
+    read_range   a ranged get with its body: `timeout` of `sync`; `read` and Parquet reads are made of these
+
+On local disk there is none (a process that waits for a dead NFS server cannot be interrupted): the job's stall
+watch ends such a run. Other remote stores are read through fsspec with its own time-outs, and never written.
 """
 
 from __future__ import annotations
@@ -11,6 +20,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from fsspec.asyn import sync
+from fsspec.exceptions import FSTimeoutError
 
 from rembert_ray.errors import ShardError
 from rembert_ray.storage.filesystem import filesystem_for, http_status
@@ -30,13 +40,16 @@ def call(method: str, path: str, *, n_bytes: int = 0, **arguments: Any) -> dict[
     """One S3 request for the object `path` ("bucket/key"); the reply as botocore's dict.
 
     Raises what s3fs raises: FileNotFoundError, PermissionError, OSError with botocore's ClientError as its
-    cause, or FSTimeoutError after `deadline_s(n_bytes)`.
+    cause; TimeoutError when the reply is not complete after `deadline_s(n_bytes)`.
     """
     bucket, _, key = path.partition("/")
-    if method != "list_objects_v2":
+    if not method.startswith("list_"):
         arguments["Key"] = key
-    filesystem = filesystem_for("s3")
-    reply: dict[str, Any] = filesystem.call_s3(method, Bucket=bucket, timeout=deadline_s(n_bytes), **arguments)
+    seconds = deadline_s(n_bytes)
+    try:
+        reply: dict[str, Any] = filesystem_for("s3").call_s3(method, Bucket=bucket, timeout=seconds, **arguments)
+    except FSTimeoutError as error:
+        raise TimeoutError(f"no complete reply to {method} within {seconds:.0f} s") from error
     return reply
 
 
@@ -84,25 +97,40 @@ def read(path: str) -> bytes:
     return b"".join(read_range(path, start, min(start + READ_STEP_BYTES, size_bytes)) for start in steps)
 
 
-def read_range(path: str, start: int, stop: int) -> bytes:
-    """Bytes `start` to `stop` (exclusive) of an object; TimeoutError (worth another attempt) when the reply
-    is shorter."""
+class ObjectChangedError(OSError):
+    """An object is no longer what it was when reading began, or when it was planned."""
+
+
+def read_range(path: str, start: int, stop: int, etag: str = "") -> bytes:
+    """Bytes `start` to `stop` (exclusive) of an object.
+
+    Raises `ObjectChangedError` when the object has another ETag than `etag` by now (an empty one is not compared), and
+    TimeoutError (worth another attempt) when the reply is shorter.
+    """
     if stop <= start:
         return b""
     filesystem = filesystem_for("s3")
     seconds = deadline_s(stop - start)
-    data: bytes = sync(filesystem.loop, _get, filesystem, path, start, stop, timeout=seconds)
+    try:
+        data, found = sync(filesystem.loop, _get, filesystem, path, start, stop, timeout=seconds)
+    except OSError as error:
+        if etag and http_status(error) == 416:
+            raise ObjectChangedError(f"it ends before byte {start:,} now") from error
+        raise
+    if etag and found != etag:
+        raise ObjectChangedError(f"ETag {etag} before, {found} now")
     if len(data) != stop - start:
         raise TimeoutError(f"s3://{path}: the reply broke off after {len(data)} of {stop - start} bytes")
-    return data
+    return bytes(data)
 
 
-async def _get(filesystem: Any, path: str, start: int, stop: int) -> bytes:
+async def _get(filesystem: Any, path: str, start: int, stop: int) -> tuple[bytes, str]:
+    """The bytes and the ETag of one ranged request."""
     bucket, _, key = path.partition("/")
     reply = await filesystem._call_s3("get_object", Bucket=bucket, Key=key, Range=f"bytes={start}-{stop - 1}")
     async with reply["Body"] as body:
         data: bytes = await body.read()
-    return data
+    return data, str(reply.get("ETag", "")).strip('"')
 
 
 def list_pages(prefix: str, *, is_recursive: bool) -> Iterator[dict[str, Any]]:

@@ -6,11 +6,12 @@ imports the `tokenizers` library.
 
 from __future__ import annotations
 
+import reprlib
 from functools import lru_cache
 from importlib import import_module
 from typing import Any
 
-from rembert_ray.errors import Fault, UnusableError, nearest
+from rembert_ray.errors import Fault, RembertRayError, UnusableError, nearest
 from rembert_ray.storage.location import Location, Place, as_location, exists
 from rembert_ray.tokenizers import tokenizer_files
 from rembert_ray.tokenizers.base import PretrainedTokenizer
@@ -24,6 +25,8 @@ CLASSES = {
 """Tokenizer classes and the modules that they are in."""
 OF_MODEL_TYPE = {"rembert": "RemBertTokenizer", "roberta-prelayernorm": "RobertaTokenizer"}
 """The tokenizer class of each `model_type`."""
+SAMPLES = ["A text, in words.", "", "日本語 e\u0301\n\tx", "x" * 200, "\x00\ufeff👩‍👩‍👧 [MASK]<mask>"]
+"""What every tokenizer must take."""
 GENERIC = ("PreTrainedTokenizerFast", "TokenizersBackend")
 """What transformers writes as `tokenizer_class` when it does not know the model."""
 
@@ -49,6 +52,32 @@ class AutoTokenizer:
         return tokenizer
 
 
+def check_tokenizer(folder: Location) -> PretrainedTokenizer:
+    """The tokenizer of a folder that somebody else made, tried out on a few texts.
+
+    Raises `UnusableError` for whatever goes wrong: files that can be read may contradict each other.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer.encode_batch(SAMPLES, with_offsets=True)
+        tokenizer.decode(tokenizer.encode_batch(SAMPLES[:1]).ids)
+    except RembertRayError:
+        raise
+    except Exception as error:
+        raise UnusableError(_broken(folder, error)) from error
+    except BaseException as error:
+        # The `tokenizers` library is Rust, whose panics are no `Exception`.
+        if type(error).__name__ != "PanicException":
+            raise
+        raise UnusableError(_broken(folder, error)) from None
+    return tokenizer
+
+
+def _broken(folder: Location, error: BaseException) -> Fault:
+    what = f"its tokenizer cannot be used: {type(error).__name__}: {str(error)[:200]}"
+    return Fault(str(folder), what, "copy the tokenizer's files again")
+
+
 @lru_cache(maxsize=1)
 def cached_tokenizer(folder: Location) -> PretrainedTokenizer:
     """The tokenizer of a folder, loaded once a process: shards are decoded by short calls."""
@@ -59,20 +88,19 @@ def _named_class(folder: Location) -> str:
     config_file = folder.child(tokenizer_files.CONFIG_FILE)
     named = tokenizer_files.read_json(config_file).get("tokenizer_class")
     if named is not None and named not in GENERIC:
-        if named not in CLASSES:
-            raise UnusableError(
-                Fault(str(config_file), f"tokenizer_class {named!r} is not known here", nearest(str(named), CLASSES))
-            )
-        return str(named)
+        if not isinstance(named, str) or named not in CLASSES:
+            what = f"tokenizer_class {reprlib.repr(named)} is not known here"
+            raise UnusableError(Fault(str(config_file), what, nearest(str(named), CLASSES)))
+        return named
     model_file = folder.child("config.json")
     model_type = tokenizer_files.read_json(model_file).get("model_type")
     if model_type is None:
         what = f"neither {tokenizer_files.CONFIG_FILE} nor config.json says which tokenizer this is"
         fix = f"set model_type in config.json to {' or '.join(sorted(OF_MODEL_TYPE))}"
         raise UnusableError(Fault(str(folder), what, fix))
-    if model_type not in OF_MODEL_TYPE:
+    if not isinstance(model_type, str) or model_type not in OF_MODEL_TYPE:
         fix = nearest(str(model_type), OF_MODEL_TYPE)
-        raise UnusableError(Fault(str(model_file), f"model_type {model_type!r} is not known here", fix))
+        raise UnusableError(Fault(str(model_file), f"model_type {reprlib.repr(model_type)} is not known here", fix))
     return OF_MODEL_TYPE[model_type]
 
 

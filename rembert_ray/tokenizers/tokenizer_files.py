@@ -7,15 +7,16 @@ must not load a vocabulary.
 from __future__ import annotations
 
 import json
+import re
+import reprlib
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-
-from rembert_ray.errors import Fault, StorageError, UnusableError
-from rembert_ray.storage.filesystem import explain
+from rembert_ray.errors import Fault, UnusableError
+from rembert_ray.storage.filesystem import explain, storage_errors
+from rembert_ray.storage.json_file import parse_json_object
 from rembert_ray.storage.location import Location, read_bytes
+from rembert_ray.storage.put import put_replacing
 from rembert_ray.tokenizers.special_tokens import ROLES, SpecialToken
 
 MODEL_FILE = "sentencepiece.model"
@@ -23,6 +24,10 @@ CONFIG_FILE = "tokenizer_config.json"
 SPECIAL_TOKENS_FILE = "special_tokens_map.json"
 COMMON_KEYS = ("model_max_length", "padding_side", "truncation_side", "clean_up_tokenization_spaces")
 """Options that every tokenizer has; the names are those of `tokenizer_config.json`."""
+MAX_VOCABULARY_BYTES = 128 * 2**20
+MAX_ADDED_TOKENS = 10_000
+LONGEST_TOKEN = 1_000
+TOKEN_ID = re.compile(r"[0-9]{1,9}")
 
 
 def read_model(file: Location) -> bytes:
@@ -49,7 +54,9 @@ def read_options(folder: Location, keys: Iterable[str]) -> dict[str, Any]:
     """
     config_file = folder.child(CONFIG_FILE)
     config = read_json(config_file)
-    listed: dict[str, Any] = config.get("added_tokens_decoder") or {}
+    listed = config.get("added_tokens_decoder") or {}
+    if not isinstance(listed, dict):
+        raise UnusableError(Fault(str(config_file), "added_tokens_decoder is no object", "save the tokenizer again"))
     if not listed:
         config.update(read_json(folder.child(SPECIAL_TOKENS_FILE)))
     options: dict[str, Any] = {}
@@ -58,9 +65,12 @@ def read_options(folder: Location, keys: Iterable[str]) -> dict[str, Any]:
             options[role] = _parse_token(config[role], config_file, role)
     for key in (*keys, *COMMON_KEYS):
         if config.get(key) is not None:
-            options[key] = config[key]
+            options[key] = _check_option(key, config[key], config_file)
     extra = config.get("additional_special_tokens") or config.get("extra_special_tokens") or []
     extra_tokens = list(extra.values()) if isinstance(extra, dict) else extra
+    if not isinstance(extra_tokens, list) or len(extra_tokens) + len(listed) > MAX_ADDED_TOKENS:
+        what = f"the added tokens are no list of at most {MAX_ADDED_TOKENS:,}"
+        raise UnusableError(Fault(str(config_file), what, "save the tokenizer again"))
     options["additional_special_tokens"] = [
         _parse_token(token, config_file, "additional_special_tokens") for token in extra_tokens
     ]
@@ -77,13 +87,8 @@ def write_files(folder: Location, files: Mapping[str, bytes]) -> tuple[str, ...]
     Raises `StorageError` when the folder cannot be written.
     """
     places = {folder.child(name): content for name, content in files.items()}
-    try:
-        if folder.is_local:
-            Path(folder.path).mkdir(parents=True, exist_ok=True)
-        for place, content in places.items():
-            folder.filesystem.pipe_file(place.path, content)
-    except (OSError, BotoCoreError, ClientError) as error:
-        raise StorageError(str(explain(str(folder), error))) from error
+    for place, content in places.items():
+        put_replacing(place, content)
     return tuple(map(str, places))
 
 
@@ -99,10 +104,10 @@ def read_if_exists(file: Location) -> bytes | None:
     Raises `UnusableError` when it may not be read, `StorageError` when the storage does not answer.
     """
     try:
-        return read_bytes(file)
+        return read_bytes(file, most_bytes=MAX_VOCABULARY_BYTES)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, BotoCoreError, ClientError) as error:
+    except storage_errors() as error:
         raise UnusableError(explain(str(file), error)) from error
 
 
@@ -112,24 +117,42 @@ def read_json(file: Location) -> dict[str, Any]:
     if content is None:
         return {}
     try:
-        parsed = json.loads(content)
+        return parse_json_object(content)
     except ValueError as error:
-        raise UnusableError(Fault(str(file), f"is not JSON: {error}", "save the tokenizer again")) from error
-    if not isinstance(parsed, dict):
-        raise UnusableError(Fault(str(file), "is not a JSON object", "save the tokenizer again"))
-    return parsed
+        raise UnusableError(Fault(str(file), f"is not a JSON object: {error}", "save the tokenizer again")) from error
+
+
+def _check_option(key: str, value: Any, file: Location) -> Any:
+    """The value of an option, which must be of the kind that transformers writes."""
+    if key == "model_max_length":
+        is_right, wanted = isinstance(value, int | float) and not isinstance(value, bool) and value > 0, "a number"
+    elif key.endswith("_side"):
+        is_right, wanted = value in ("left", "right"), "left or right"
+    else:
+        is_right, wanted = isinstance(value, bool), "true or false"
+    if not is_right:
+        raise UnusableError(Fault(str(file), f"{key} is {reprlib.repr(value)}, not {wanted}", "correct it"))
+    return value
 
 
 def _parse_token(value: Any, file: Location, key: str, token_id: str | None = None) -> str | SpecialToken:
     """A token in either form of transformers: a string, or an object with `content` and its flags."""
-    if isinstance(value, str):
-        return value
-    if not isinstance(value, dict) or not isinstance(value.get("content"), str):
+    content = value.get("content") if isinstance(value, dict) else value
+    if not isinstance(content, str):
         raise UnusableError(Fault(str(file), f"{key} is neither a string nor an object with `content`", "correct it"))
+    if len(content) > LONGEST_TOKEN:
+        what = f"{key} has {len(content):,} characters, the most is {LONGEST_TOKEN:,}"
+        raise UnusableError(Fault(str(file), what, "correct it"))
+    if token_id is not None and not TOKEN_ID.fullmatch(token_id):
+        raise UnusableError(Fault(str(file), f"{key}: its id is not a number", "correct it"))
+    if isinstance(value, str) and token_id is None:
+        return value
+    if not isinstance(value, dict):
+        raise UnusableError(Fault(str(file), f"{key} is not an object with `content`", "correct it"))
     if value.get("single_word"):
         raise UnusableError(Fault(str(file), f"{key}: single_word is not supported", "set it to false"))
     return SpecialToken(
-        content=value["content"],
+        content=content,
         lstrip=bool(value.get("lstrip", False)),
         rstrip=bool(value.get("rstrip", False)),
         id=None if token_id is None else int(token_id),

@@ -221,7 +221,10 @@ def test_weights_are_never_written_over(tf_folders, tmp_path, held):
     [
         ({"weight_map": {"a": "../secret.bin"}}, "no plain file name"),
         ({"weight_map": {"a": "pytorch_model-7.bin"}}, "pytorch_model-7.bin, which is not there"),
-        (["a"], "not an index"),
+        (["a"], "is not a JSON object"),
+        ({"weight_map": ["a"]}, "not an index"),
+        ({"weight_map": {"a": 5}}, "no plain file name"),
+        ({"weight_map": {"a": ["b"]}}, "not an index"),
     ],
 )
 def test_an_index_names_files_of_its_folder_only(tmp_path, index, reason):

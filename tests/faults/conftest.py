@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,15 @@ import pyarrow as pa
 import pytest
 
 from rembert_ray.storage.location import Location
-from tests.faults.jobs import MANIFEST, REPOSITORY, ROWS_PER_SHARD, FaultJob, environment_of, expected_rows, write_corpus
+from tests.faults.jobs import (
+    MANIFEST,
+    REPOSITORY,
+    ROWS_PER_SHARD,
+    FaultJob,
+    environment_of,
+    expected_rows,
+    write_corpus,
+)
 from tests.servers.fault_proxy import FaultProxy
 from tests.servers.s3 import S3Server
 
@@ -29,7 +38,21 @@ class Head:
 
     address: str
     proxy: FaultProxy
-    folder: Path
+    environment: dict[str, str]
+
+    def add_node(self, n_cpus: int) -> subprocess.Popen[bytes]:
+        """A worker node, the leader of a process group with all of its workers."""
+        command = [str(RAY), "start", "--block", f"--num-cpus={n_cpus}", f"--address={self.address}"]
+        command += ["--object-store-memory=134217728", "--disable-usage-stats", "--node-ip-address=127.0.0.1"]
+        command += [f"--dashboard-agent-listen-port={free_port()}"]
+        with tempfile.TemporaryFile() as log:
+            node = subprocess.Popen(command, env=self.environment, start_new_session=True, stdout=log, stderr=log)
+            deadline = time.monotonic() + 60
+            while b"Ray runtime started" not in os.pread(log.fileno(), 2**20, 0):
+                assert node.poll() is None, "the node ended"
+                assert time.monotonic() < deadline, "the node did not start"
+                time.sleep(0.1)
+        return node
 
 
 def free_port() -> int:
@@ -55,7 +78,7 @@ def ray_head(s3_server: S3Server) -> Iterator[Head]:
         with Path(folder, "head.log").open("wb") as log:
             node = subprocess.Popen(command, env=environment, start_new_session=True, stdout=log, stderr=log)
         try:
-            yield Head(f"127.0.0.1:{port}", proxy, Path(folder))
+            yield Head(f"127.0.0.1:{port}", proxy, environment)
         finally:
             os.killpg(node.pid, signal.SIGTERM)
             try:

@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import pytest
 
 from rembert_ray.storage.listing import list_names
 from rembert_ray.storage.location import Location, exists, read_bytes
+from rembert_ray.watchdog import run_folder
 from tests.stages.conftest import make_spec, run_shard
 
 REPOSITORY = Path(__file__).parents[2]
@@ -39,6 +41,11 @@ text: {{overlap: 4}}
 sharding: {{rows: {rows}}}
 resources: {{actors: 2, encoders: 2, cpus_per_actor: 0.5}}
 """
+
+
+def tries(usual: int) -> int:
+    """How often a test is repeated: `usual`, or what `benchmarks.chaos` asks for."""
+    return int(os.environ.get("REMBERT_RAY_TRIES") or usual)
 
 
 def texts_of_file(number: int) -> list[str]:
@@ -66,10 +73,10 @@ def upload(location: Location, data: bytes) -> None:
         location.filesystem.pipe_file(location.path, data)
 
 
-def write_corpus(folder: Location) -> None:
+def write_corpus(folder: Location, texts_of: Callable[[int], list[str]] = texts_of_file) -> None:
     """The job's input: `N_FILES` files."""
     for number in range(N_FILES):
-        upload(folder.child(f"{number:02d}.parquet"), parquet_of(texts_of_file(number), f"{number:02d}"))
+        upload(folder.child(f"{number:02d}.parquet"), parquet_of(texts_of(number), f"{number:02d}"))
 
 
 @dataclass
@@ -105,9 +112,11 @@ class FaultJob:
     def __post_init__(self) -> None:
         self.output = self.folder.child("out")
 
-    def start(self, *overrides: str, prefix: tuple[str, ...] = (), **environment: str) -> Driver:
-        """A driver; `prefix` is a command before it, such as faketime's."""
-        command = [*prefix, sys.executable, "-m", "rembert_ray", "run", self.manifest]
+    def start(
+        self, *overrides: str, prefix: tuple[str, ...] = (), module: str = "rembert_ray", **environment: str
+    ) -> Driver:
+        """A driver; `prefix` is a command before it, such as faketime's, `module` a broken one in its place."""
+        command = [*prefix, sys.executable, "-m", module, "run", self.manifest]
         command += [part for override in overrides for part in ("--set", override)]
         log = self.scratch / f"driver-{len(list(self.scratch.glob('driver-*')))}.log"
         with log.open("wb") as sink:
@@ -121,9 +130,11 @@ class FaultJob:
             )
         return Driver(process, log)
 
-    def run(self, *overrides: str, timeout_s: float = 300, **environment: str) -> tuple[int, str]:
+    def run(
+        self, *overrides: str, timeout_s: float = 300, module: str = "rembert_ray", **environment: str
+    ) -> tuple[int, str]:
         """(exit code, what it printed)."""
-        driver = self.start(*overrides, **environment)
+        driver = self.start(*overrides, module=module, **environment)
         return driver.end(timeout_s), driver.shown
 
     def parts(self) -> list[str]:
@@ -134,6 +145,14 @@ class FaultJob:
         """Until so many objects are there."""
         deadline = time.monotonic() + timeout_s
         while len(self.parts()) < n_parts:
+            assert driver.process.poll() is None, f"the driver ended first:\n{driver.shown[-3000:]}"
+            assert time.monotonic() < deadline, f"too slow:\n{driver.shown[-3000:]}"
+            time.sleep(0.05)
+
+    def wait_for_line(self, beginning: str, driver: Driver, timeout_s: float = 120) -> None:
+        """Until the driver has printed a line that begins like this."""
+        deadline = time.monotonic() + timeout_s
+        while not any(line.startswith(beginning) for line in driver.shown.splitlines()):
             assert driver.process.poll() is None, f"the driver ended first:\n{driver.shown[-3000:]}"
             assert time.monotonic() < deadline, f"too slow:\n{driver.shown[-3000:]}"
             time.sleep(0.05)
@@ -150,18 +169,25 @@ class FaultJob:
         """A JSON file of the output, such as `_SUCCESS`."""
         return json.loads(read_bytes(self.output.child(*names)))
 
+    def worker_pids(self) -> list[int]:
+        """The worker processes of the run that is going on."""
+        lease = max(list_names(self.output.child("_rembert_ray"), "lease-"))
+        run_id = json.loads(read_bytes(self.output.child("_rembert_ray", lease)))["owner"]["run_id"]
+        pids = [int(path.stem.rpartition("-")[2]) for path in run_folder(run_id).glob("*.stacks")]
+        return sorted(pid for pid in pids if Path("/proc", str(pid)).exists())
+
     def is_closed(self) -> bool:
         """Whether `_SUCCESS` is there."""
         return exists(self.output.child("_SUCCESS"))
 
 
-def expected_rows(model: Path, scratch: Path) -> pa.Table:
+def expected_rows(model: Path, scratch: Path, texts_of: Callable[[int], list[str]] = texts_of_file) -> pa.Table:
     """What an undisturbed run gives, made by the stages in this process."""
     spec = make_spec(model, scratch / "out", keep=("id", "text"), aggregation="first", ignore_labels=[])
     tables = []
     for number in range(N_FILES):
         path = scratch / f"{number:02d}.parquet"
-        path.write_bytes(parquet_of(texts_of_file(number), path.stem))
+        path.write_bytes(parquet_of(texts_of(number), path.stem))
         receipt, table = run_shard(spec, path)
         assert table is not None, receipt.failure
         Path(spec.output.child(receipt.facts["object"]).path).unlink()

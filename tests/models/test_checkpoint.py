@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from rembert_ray.errors import UnusableError
 from rembert_ray.models import auto
 from rembert_ray.models.config import AutoConfig, RemBertConfig, RobertaPreLayerNormConfig
-from rembert_ray.models.inventory import match, read_inventory
+from rembert_ray.models.inventory import digest_encoder, match, read_inventory
 from rembert_ray.models.rembert import RemBertForTokenClassification, RemBertModel
 from rembert_ray.models.weight_map import HEADS
 from rembert_ray.storage.location import locate
@@ -187,7 +187,7 @@ def test_inventory_reads_headers_only_and_agrees_with_the_weight_map(folder):
     ("name", "content", "said"),
     [
         ("config.json", None, "no such file"),
-        ("config.json", b"{", "is not JSON"),
+        ("config.json", b"{", "is not a JSON object"),
         ("config.json", b"[]", "holds a list"),
         ("config.json", b'{"model_type": "bert"}', "model_type is 'bert'"),
         ("config.json", b'{"model_type": "rembert", "hidden_size": "x"}', "hidden_size is 'x'"),
@@ -205,6 +205,70 @@ def test_unusable_folders_say_what_is_wrong(folder, name, content, said):
     else:
         (folder / name).write_bytes(content)
     assert any(said in fault for fault in faults_of(folder))
+
+
+def file_of(header: object) -> bytes:
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + bytes(64)
+
+
+def entry(start=0, end=4, shape=(1,), dtype="F32"):
+    return {"dtype": dtype, "shape": list(shape), "data_offsets": [start, end]}
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ({"a": entry(), "b": entry(0, 8, (2,))}, "'a' and 'b' share bytes"),
+        ({"a": entry(-4, 0)}, "the shape or place of 'a' is none"),
+        ({"a": entry(shape=(-1, -1))}, "the shape or place of 'a' is none"),
+        ({"a": entry(shape=[1] * 9)}, "the shape or place of 'a' is none"),
+        ({"a": entry(shape=[True])}, "the shape or place of 'a' is none"),
+        ({"a": entry(shape=["1"])}, "the shape or place of 'a' is none"),
+        ({"a": entry(shape=(10**20, 10**20))}, "4 bytes for shape"),
+        ({"a": entry(60, 68, (2,))}, "the file is cut short"),
+        ({"a": entry(dtype=["F32"])}, "the name or type of 'a' is none"),
+        ({"x" * 600: entry()}, "the name or type of 'xxx"),
+        ({"a": []}, "not a readable safetensors file"),
+        ({"a": None}, "not a readable safetensors file"),
+        ({"a": {"dtype": "F32"}}, "not a readable safetensors file"),
+        ({"a": entry() | {"data_offsets": [0]}}, "not a readable safetensors file"),
+        ({f"{number}": entry(0, 0, (0,)) for number in range(100_001)}, "100,001 tensors, the most is 100,000"),
+    ],
+)
+def test_hostile_headers_are_refused_before_anything_is_allocated(folder, header, said):
+    (folder / "model.safetensors").write_bytes(file_of(header))
+    found = faults_of(folder)
+    assert any(said in fault for fault in found)
+    assert all(len(fault) < 1000 for fault in found)
+
+
+def test_many_unknown_names_make_no_endless_message(folder):
+    header = {f"{'x' * 400}{chr(97 + number % 26)}{number}x": entry(0, 0, (0,)) for number in range(5000)}
+    (folder / "model.safetensors").write_bytes(file_of(header))
+    assert any(
+        "5000 unknown tensors" in fault and "and 4950 more" in fault.replace(",", "") for fault in faults_of(folder)
+    )
+
+
+def test_a_name_in_two_files_is_refused(folder):
+    (folder / "model.safetensors").rename(folder / "one.safetensors")
+    (folder / "two.safetensors").write_bytes((folder / "one.safetensors").read_bytes())
+    index = {"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert any("which is in one.safetensors, too" in fault for fault in faults_of(folder))
+
+
+def test_an_index_of_many_files_is_refused(folder):
+    index = {"weight_map": {f"{number}": f"{number}.safetensors" for number in range(1001)}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert any("names 1,001 files, the most is 1,000" in fault for fault in faults_of(folder))
+
+
+def test_the_encoder_of_a_folder_that_lacks_some_of_it_has_no_digest(folder):
+    (folder / "model.safetensors").write_bytes(file_of({"a": entry()}))
+    with pytest.raises(UnusableError, match="missing tensors"):
+        digest_encoder(locate(str(folder)), AutoConfig.from_pretrained(folder))
 
 
 def test_a_file_that_is_cut_short_is_found_from_its_header(folder):

@@ -35,11 +35,26 @@ def test_defaults_can_be_built(cls):
         ({"initializer_range": -1.0}, "initializer_range is -1.0"),
         ({"hidden_dropout_prob": 1.5}, "hidden_dropout_prob is 1.5"),
         ({"attention_probs_dropout_prob": "x"}, "attention_probs_dropout_prob is 'x'"),
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000, not a whole number from 0 to 1000"),
+        ({"vocab_size": 10**12}, "vocab_size is 1000000000000, not"),
+        ({"hidden_size": 2**21, "num_attention_heads": 2}, "hidden_size is 2097152, not"),
+        ({"max_position_embeddings": 10**60}, "max_position_embeddings is 1000"),
+        ({"layer_norm_eps": float("inf")}, "layer_norm_eps is inf"),
+        ({"eos_token_id": "2"}, "eos_token_id is '2', not an id"),
+        ({"eos_token_id": [1, -1]}, "eos_token_id is [1, -1], not an id"),
+        ({"use_cache": "no"}, "use_cache is 'no', not true or false"),
+        ({"is_decoder": 1}, "is_decoder is 1, not true or false"),
+        ({"architectures": [1]}, "architectures is [1], not a list of names"),
+        ({"label2id": {"a": "b"}}, "label2id is {'a': 'b'}, not a mapping of names to ids"),
+        ({"id2label": {"0": "x" * 10**6}}, "a name of 1,000,000 characters"),
+        ({"hidden_act": "x" * 10**6}, "hidden_act 'xxx"),
     ],
 )
 @each_config
 def test_faults(cls, values, said):
-    assert any(said in str(fault) for fault in cls(**values).faults("here"))
+    found = [str(fault) for fault in cls(**values).faults("here")]
+    assert any(said in fault for fault in found)
+    assert all(len(fault) < 300 for fault in found)
 
 
 def test_all_faults_at_once():
@@ -91,6 +106,15 @@ def test_overrides_win_over_the_file(cls, tmp_path):
         ('{"model_type": "rembert", "id2label": [1, 2]}', "cannot be read as a RemBertConfig"),
         ('{"model_type": "rembert", "id2label": {"x": "y"}}', "cannot be read as a RemBertConfig"),
         ('{"model_type": "rembert", "problem_type": "ranking"}', "problem_type is 'ranking'"),
+        ('{"model_type": "rembert", "num_labels": 1000000000}', "num_labels is 1000000000, not a whole number"),
+        ('{"model_type": "rembert", "num_labels": -1}', "num_labels is -1, not a whole number"),
+        ('{"model_type": "rembert", "num_labels": 2.5}', "num_labels is 2.5"),
+        ('{"model_type": "rembert", "id2label": {"1": "a", "01": "b"}}', "id2label has two names for one id"),
+        ('{"model_type": "rembert", "id2label": {"' + "9" * 5000 + '": "a"}}', "cannot be read as a RemBertConfig"),
+        ('{"model_type": "rembert", "vocab_size": 5, "vocab_size": 6}', "'vocab_size' is written twice"),
+        ('{"model_type": "rembert", "layer_norm_eps": NaN}', "NaN is no finite number"),
+        ('{"model_type": "rembert", "x": ' + "[" * 10**5 + "}", "nested more than"),
+        ('{"model_type": "' + "x" * 10**6 + '"}', "model_type is 'xxx"),
     ],
 )
 def test_files_that_are_no_configuration(tmp_path, text, said):

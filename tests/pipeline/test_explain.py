@@ -16,7 +16,9 @@ FAULTS = [Fault("precision", "int8 needs VNNI", "set float32"), Fault("model", "
 @pytest.mark.parametrize("error", [UnusableError(FAULTS), StorageError("the bucket is gone")], ids=["faults", "text"])
 @pytest.mark.parametrize("is_wrapped_again", [False, True])
 def test_an_error_of_ours_arrives_as_it_was_raised(error, is_wrapped_again):
-    from_ray = RayTaskError("infer", "Traceback ...", pickle.loads(pickle.dumps(error))).as_instanceof_cause()
+    told = pickle.loads(pickle.dumps(error))
+    told.args = (f"{told.args[0]}\nTo change retry attempts, configure Ray",)  # as Ray does in the worker
+    from_ray = RayTaskError("infer", "Traceback ...", pickle.loads(pickle.dumps(told))).as_instanceof_cause()
     if is_wrapped_again:
         outer = RuntimeError("ray.data gave up")
         outer.__cause__ = from_ray

@@ -125,7 +125,7 @@ def test_resume_makes_only_what_is_missing_and_the_same_rows(manifest, tmp_path)
     for name in sorted(before)[1:9:3]:
         (output / name).unlink()
     (output / "_SUCCESS").unlink()
-    status.quarantine(locate(str(output)), 1, {"reason": "an earlier run gave it up"})
+    status.quarantine(locate(str(output)), "shard-00000001", {"reason": "an earlier run gave it up"})
     code, shown = run_quietly(manifest)
     assert code == 0
     assert not list((output / "_rembert_ray" / "quarantine").iterdir()), "the shard is there now"
@@ -191,6 +191,10 @@ def test_too_many_row_errors_end_with_exit_code_3(manifest, tmp_path):
     code, shown = run_quietly(manifest, "limits.errors=0.01")
     assert code == 3
     assert "over budget 1.67% of rows have an error, limits.errors is 1.00%" in shown
+    code, shown = run_quietly(manifest, "limits.errors=0.01")
+    assert code == 3, "the errors of the run before count"
+    assert not (tmp_path / "out" / "_SUCCESS").exists()
+    assert run_quietly(manifest, "limits.errors=0.02")[0] == 0
     assert len(rows_of(tmp_path / "out")) == 300
 
 

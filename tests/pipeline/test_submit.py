@@ -96,3 +96,33 @@ def test_the_submit_of_the_readme_runs_as_it_stands(head):
         assert row["error"] is None
         assert all(text[entity["start"] : entity["end"]] == entity["word"] for entity in row["entities"])
     assert "rembert-ray sample" in done.stdout
+
+
+@pytest.mark.slow
+def test_ray_job_stop_ends_with_75_and_the_next_submit_goes_on(head):
+    address, environment, home = head
+    output = home / "rembert-ray-demo" / "tag"
+    job = [str(RAY), "job"]
+    work = ["--working-dir", ".", "--", "python", "jobs/tag.py"]
+    started = submit(
+        [*job, "submit", f"--address={address}", "--no-wait", "--submission-id=stopped", *work], environment
+    )
+    assert started.returncode == 0, started.stderr
+    deadline = time.monotonic() + 300
+    while len(list(output.glob("part-*.parquet"))) < 2:
+        assert time.monotonic() < deadline, "no progress"
+        time.sleep(0.1)
+    # What Ray sends is SIGTERM, and SIGKILL three seconds later.
+    subprocess.run([*job, "stop", f"--address={address}", "stopped"], env=environment, check=True, capture_output=True)
+    with urllib.request.urlopen(f"{address}/api/jobs/stopped", timeout=10) as reply:
+        assert json.load(reply)["status"] == "STOPPED"
+    status = json.loads((output / "_rembert_ray" / "status.json").read_text())
+    assert (status["state"], status["exit_code"]) == ("stopped", 75)
+    before = {part.name: part.read_bytes() for part in output.glob("part-*.parquet")}
+    assert not (output / "_SUCCESS").exists()
+    done = submit([*job, "submit", f"--address={address}", *work], environment)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    assert f"resume      {len(before)} shards are there already" in done.stdout
+    after = {part.name: part.read_bytes() for part in output.glob("part-*.parquet")}
+    assert {name: after[name] for name in before} == before
+    assert json.loads((output / "_SUCCESS").read_text())["rows_out"] == pq.read_table(output).num_rows

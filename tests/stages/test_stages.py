@@ -15,10 +15,11 @@ import torch
 from rembert_ray.errors import ShardError, StorageError
 from rembert_ray.plan import Shard
 from rembert_ray.report.tally import PHASES
+from rembert_ray.stages import inputs
 from rembert_ray.stages.encode import Encode
 from rembert_ray.stages.envelope import Envelope, run_stage, seal, unseal
 from rembert_ray.stages.infer import NOT_A_NUMBER, Infer
-from rembert_ray.stages.inputs import read_inputs
+from rembert_ray.stages.inputs import LARGEST_ROW_BYTES, arrow_type, cast_input, read_inputs
 from rembert_ray.stages.write import Write
 from rembert_ray.storage.parquet import read_footer_values
 from tests.conftest import DATA, write_corpus
@@ -135,6 +136,43 @@ def test_fewer_rows_than_planned_are_never_committed(model_folder, spec_for, tmp
     (receipt,) = unseal(Write(spec)(seal([envelope])))
     assert "2 rows instead of 3" in receipt.failure
     assert not spec.output.filesystem.exists(spec.output.path)
+
+
+def test_another_file_of_as_many_rows_is_not_the_one_that_was_planned(model_folder, spec_for, tmp_path):
+    path = write_corpus(tmp_path / "in.parquet", ["one", "two", "three"])
+    spec = spec_for(model_folder)
+    status = path.stat()
+    shard = Shard(0, str(path), 0, 3, {}, "plan", status.st_size, str(status.st_mtime_ns))
+    (envelope,) = unseal(Encode(spec)(seal([Envelope(shard)])))
+    assert envelope.failure is None
+    assert envelope.table.num_rows == 3
+    write_corpus(path, ["one", "two", "other"])
+    (envelope,) = unseal(Encode(spec)(seal([Envelope(shard)])))
+    assert str(path) in envelope.failure
+    assert "it changed" in envelope.failure
+
+
+def test_a_text_of_gigabytes_is_an_error_of_its_row_only(short_model_folder, spec_for, tmp_path):
+    texts = ["in the sky", "x" * (LARGEST_ROW_BYTES + 1), "up above", "ü" * (LARGEST_ROW_BYTES // 2 + 1)]
+    _, rows = run_shard(spec_for(short_model_folder), write_corpus(tmp_path / "in.parquet", texts))
+    assert rows["id"].to_pylist() == ["in-0", "in-1", "in-2", "in-3"]
+    assert rows["error"].to_pylist() == [
+        None,
+        "text has 16,777,217 bytes, more than 16,777,216",
+        None,
+        "text has 16,777,218 bytes, more than 16,777,216",
+    ]
+
+
+def test_a_list_of_millions_is_an_error_of_its_row_and_many_of_them_of_their_shard(monkeypatch):
+    lists = pa.chunked_array([pa.array([["a", "b"], None, ["c"] * 300_000, ["d" * 50, None]], arrow_type("words"))])
+    values, errors = read_inputs({"words": lists})
+    assert values["words"] == [["a", "b"], [], [], []]
+    assert errors == [None, "words is null", "words has 19,500,000 bytes, more than 16,777,216", "words[1] is null"]
+    assert cast_input("words", lists.cast(pa.list_(pa.string()))).equals(lists)
+    monkeypatch.setattr(inputs, "LARGEST_TABLE_BYTES", 1_000_000)
+    with pytest.raises(ShardError, match="words has 300,004 items in 4 rows: use smaller shards"):
+        cast_input("words", lists)
 
 
 def test_a_corrupt_page_fails_its_shard_and_names_the_file(model_folder, spec_for, tmp_path):

@@ -17,6 +17,7 @@ from rembert_ray.storage import s3
 from rembert_ray.storage.commit import (
     Part,
     commit_part,
+    confirm_parts,
     foreign_parts,
     list_parts,
     parse_part_name,
@@ -27,6 +28,7 @@ from rembert_ray.storage.listing import list_names
 from rembert_ray.storage.location import Location, locate, read_bytes
 from rembert_ray.storage.parquet import read_footer_values, read_rows
 from rembert_ray.storage.put import put_new
+from rembert_ray.storage.seal import broken_seal
 from tests.servers.fault_proxy import Fault
 
 PART = Part(42, "0123abcd", "plan-1", "s3://in/a.parquet", 100, 3, "attempt-1")
@@ -56,6 +58,8 @@ def test_a_part_is_written_once_and_says_what_it_is(store: Location) -> None:
     assert (commit.outcome, commit.n_rows, commit.differs) == ("written", 3, False)
     assert commit.n_bytes == len(read_bytes(commit.location))
     footer = read_footer_values(commit.location)
+    assert footer.pop("seal").startswith("sha256-of-this-file:")
+    assert broken_seal(read_bytes(commit.location)) is None
     assert footer == {**PART.footer(), "n_tokens": "7", "content_digest": commit.content_digest}
     assert read_rows(commit.location, 0, 3).equals(TABLE)
     assert list_names(store) == [PART.name]
@@ -141,9 +145,9 @@ def test_resume_is_one_listing(store: Location) -> None:
 def test_a_listing_of_more_than_a_page_is_complete(s3_folder: Location) -> None:
     """S3 lists 1,000 names per reply."""
     with ThreadPoolExecutor(16) as pool:
-        done = list(pool.map(lambda shard: put_new(s3_folder.child(part_name(shard, "ab")), b""), range(1050)))
+        done = list(pool.map(lambda shard: put_new(s3_folder.child(part_name(shard, "ab")), b""), range(2500)))
     assert all(done)
-    assert list_parts(s3_folder, "ab").tolist() == list(range(1050))
+    assert list_parts(s3_folder, "ab").tolist() == list(range(2500))
 
 
 def test_an_unreachable_output_is_an_error_not_an_empty_one(s3_server: Any) -> None:
@@ -181,9 +185,28 @@ def test_the_probe_finds_a_store_that_ignores_the_condition(
     assert "ignores `If-None-Match: *`" in str(probe_output(s3_folder)[0])
 
 
-def test_the_probe_finds_that_deleting_is_forbidden(faults: Any, s3_folder: Location) -> None:
-    faults.faults.append(Fault("^DELETE", -1, "status:403"))
-    assert "can be written but not deleted" in str(probe_output(s3_folder)[0])
+@pytest.mark.parametrize(
+    ("request_line", "done", "permission"),
+    [
+        ("^DELETE", "deleted", "s3:DeleteObject"),
+        ("^GET .*/probe-", "read", "s3:GetObject"),
+        ("^GET .*list-type", "listed", "s3:ListBucket"),
+    ],
+)
+def test_the_probe_says_which_permission_is_missing(
+    faults: Any, s3_folder: Location, request_line: str, done: str, permission: str
+) -> None:
+    faults.faults.append(Fault(request_line, -1, "error:403:AccessDenied"))
+    (fault,) = probe_output(s3_folder)
+    assert f"files can be written but not {done}: permission denied (AccessDenied)" in str(fault)
+    assert permission in fault.fix
+
+
+def test_the_probe_of_a_store_that_may_not_be_written(faults: Any, s3_folder: Location) -> None:
+    faults.faults.append(Fault("^PUT", -1, "error:403:AccessDenied"))
+    (fault,) = probe_output(s3_folder)
+    assert "permission denied (AccessDenied)" in str(fault)
+    assert "the policy of the bucket" in fault.fix
 
 
 def test_a_lost_reply_is_recovered_not_doubled(faults: Any, s3_folder: Location) -> None:
@@ -202,7 +225,7 @@ def test_a_store_that_recovers_is_waited_for(faults: Any, s3_folder: Location, a
 def test_a_store_that_hangs_is_given_up(faults: Any, s3_folder: Location, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3, "CALL_DEADLINE_S", 0.3)
     faults.faults.append(Fault("^PUT", -1, "hang"))
-    with pytest.raises(StorageError, match="FSTimeoutError"):
+    with pytest.raises(StorageError, match="no complete reply to put_object"):
         commit_part(s3_folder, PART, TABLE, {}, budget_s=0.5)
 
 
@@ -220,3 +243,23 @@ def test_commits_through_a_bad_network_are_exactly_once(faults: Any, s3_folder: 
         winners = set(pool.map(write, [(shard, writer) for shard in range(20) for writer in range(3)]))
     assert len(winners) == 20
     assert list_parts(s3_folder, "ab").tolist() == list(range(20))
+
+
+def test_parts_that_a_listing_leaves_out_are_looked_for_by_name(faults: Any, s3_folder: Location) -> None:
+    for shard in (2, 5, 7):
+        commit_part(s3_folder, replace(PART, shard=shard), TABLE, {})
+    faults.faults.append(Fault("^GET .*list-type", -1, "lag:600"))
+    assert list_parts(s3_folder, "0123abcd").tolist() == []
+    there = confirm_parts(s3_folder, "0123abcd", np.array([7, 5, 3], np.int64))
+    assert (there.dtype, there.tolist()) == (np.int64, [5, 7])
+
+
+def test_confirmation_of_what_is_there_and_what_is_not(store: Location) -> None:
+    commit_part(store, PART, TABLE, {})
+    assert confirm_parts(store, PART.fingerprint, np.array([41, 42, 43], np.int64)).tolist() == [42]
+    assert confirm_parts(store, PART.fingerprint, np.array([], np.int64)).tolist() == []
+
+
+def test_confirmation_ends_in_time_and_says_so(store: Location) -> None:
+    with pytest.raises(StorageError, match=r"100 objects are not in the listing.*Run the same command again"):
+        confirm_parts(store, "ab", np.arange(100, dtype=np.int64), budget_s=-1)

@@ -15,9 +15,9 @@ import pytest
 
 from rembert_ray.errors import LeaseHeldError, StorageError
 from rembert_ray.storage import s3
-from rembert_ray.storage.lease import Lease, LeaseOwner, store_age_s
+from rembert_ray.storage.lease import Lease, LeaseOwner, lease_holder, store_age_s
 from rembert_ray.storage.listing import list_names
-from rembert_ray.storage.location import Location, delete, locate
+from rembert_ray.storage.location import Location, delete, locate, read_bytes
 from rembert_ray.storage.put import put_new
 from tests.servers.fault_proxy import Fault
 
@@ -40,7 +40,7 @@ def numbers(store: Location) -> list[str]:
 def test_the_second_run_is_told_who_holds_the_lease(store: Location) -> None:
     take(store, ONE)
     with pytest.raises(
-        LeaseHeldError, match=r"run run-1 \(process 1 on host\) writes here since .*last seen 5 s ago.*in 55 s"
+        LeaseHeldError, match=r"run run-1 \(process 1 on host\) writes here since .*last seen 5 s ago.*in 56 s"
     ):
         take(store, TWO, age_s=5)
 
@@ -250,3 +250,38 @@ def test_a_process_that_lives_or_cannot_be_seen_is_not_dead() -> None:
     assert replace(this, started="1").is_dead, "the pid belongs to another process by now"
     assert not replace(this, place="another machine", started="1").is_dead
     assert not replace(this, place="", started="").is_dead
+
+
+@pytest.mark.parametrize("is_released", [False, True])
+def test_a_listing_that_lags_neither_loses_nor_hides_the_lease(
+    faults: Any, s3_folder: Location, is_released: bool
+) -> None:
+    faults.faults.append(Fault("^GET .*list-type", -1, "lag:600"))
+    lease = take(s3_folder, ONE)
+    lease.beat()
+    assert not lease.lost
+    if is_released:
+        lease.release()
+        take(s3_folder, TWO).beat()
+    else:
+        with pytest.raises(LeaseHeldError, match="run-1"):
+            take(s3_folder, TWO)
+
+
+def test_a_lease_with_a_flipped_bit_decides_nothing(store: Location) -> None:
+    take(store, ONE)
+    location = store.child("_rembert_ray", "lease-000001")
+    data = read_bytes(location)
+    delete(location)
+    put_new(location, data.replace(b'"held"', b'"hele"'))
+    with pytest.raises(StorageError, match="lease-000001 is not a lease of this version"):
+        take(store, TWO)
+
+
+def test_who_holds_a_lease_can_be_asked(store: Location) -> None:
+    assert lease_holder(store) == ""
+    lease = take(store, ONE)
+    assert lease_holder(store) == str(ONE)
+    assert lease_holder(store, measure_age_s=lambda location: 61.0) == ""
+    lease.release()
+    assert lease_holder(store) == ""

@@ -146,7 +146,8 @@ def test_keys_with_odd_characters_come_back_as_they_are(store: Location) -> None
     for name in odd:
         put_new(store.child(name), b"1")
     assert sorted(names(store, store.url)) == sorted(odd)
-    assert [len(expand_input(store.child(name).url)) for name in odd] == [1] * len(odd)
+    # A URL with a fragment is refused, but a folder may hold such names.
+    assert [len(expand_input(store.child(name).url)) for name in odd if "#" not in name] == [1] * (len(odd) - 1)
 
 
 def test_links_are_followed_loops_end_and_broken_links_are_named(tmp_path: Path) -> None:

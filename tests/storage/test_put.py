@@ -19,7 +19,7 @@ from rembert_ray.errors import ShardError, StorageError, UnusableError
 from rembert_ray.storage import s3
 from rembert_ray.storage.listing import list_files, list_names
 from rembert_ray.storage.location import Location, delete, exists, locate, read_bytes
-from rembert_ray.storage.put import put_new, put_replacing, remove_stale_temp_files, rename_new
+from rembert_ray.storage.put import put_new, put_replacing, rename_new
 
 
 def test_the_second_put_is_refused_and_changes_nothing(store: Location) -> None:
@@ -136,16 +136,6 @@ except StorageError as error:
 
 def test_an_attempt_of_odd_characters_is_a_file_name(tmp_path: Path) -> None:
     assert put_new(locate(str(tmp_path / "x")), b"", {"attempt": "a/../b" + "c" * 300})
-
-
-def test_only_old_temporary_files_are_removed(tmp_path: Path) -> None:
-    (tmp_path / ".tmp-part-1").write_bytes(b"")
-    (tmp_path / ".tmp-part-2").write_bytes(b"")
-    (tmp_path / "part").write_bytes(b"")
-    for name in (".tmp-part-1", "part"):
-        os.utime(tmp_path / name, (time.time() - 1000, time.time() - 1000))
-    assert remove_stale_temp_files(locate(str(tmp_path)), 500) == 1
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".tmp-part-2", "part"]
 
 
 def test_without_hard_links_a_create_only_rename_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
