@@ -69,7 +69,17 @@ def run_tests(tests: tuple[str, ...], tries: int) -> tuple[int, int, int]:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.xml")
         places = [f"tests/faults/{test}" for test in tests]
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", *places]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "--tb=short",
+            "-p",
+            "no:cacheprovider",
+            f"--junitxml={report}",
+            *places,
+        ]
         environment = os.environ | {"REMBERT_RAY_TRIES": str(tries)}
         done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
         if not report.exists():

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from rembert_ray import __version__
-from rembert_ray.errors import RembertRayError
+from rembert_ray.errors import RembertRayError, printable
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -93,7 +93,7 @@ def sample(
 
     with reported():
         for line in describe_sample(output, rows, with_error=errors):
-            print(line)
+            print(printable(line))
 
 
 @app.command()

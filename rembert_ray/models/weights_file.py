@@ -21,6 +21,7 @@ from rembert_ray.models.inventory import INDEX_FILE, WEIGHTS_FILE
 from rembert_ray.models.inventory import Tensor as StoredTensor
 from rembert_ray.models.safetensors_stream import DTYPES as TYPE_NAMES
 from rembert_ray.models.safetensors_stream import LazyTensor, write_stream
+from rembert_ray.storage.filesystem import retry_transient
 from rembert_ray.storage.location import Location
 from rembert_ray.storage.put import put_replacing
 from rembert_ray.storage.stream import download
@@ -123,7 +124,8 @@ def write_file(location: Location, tensors: Mapping[str, LazyTensor]) -> None:
         return
     with tempfile.TemporaryDirectory(prefix="rembert-ray-") as scratch:
         write_stream(Path(scratch) / "weights", tensors)
-        location.filesystem.put_file(str(Path(scratch) / "weights"), location.path)
+        source = str(Path(scratch) / "weights")
+        retry_transient(lambda: location.filesystem.put_file(source, location.path), f"writing {location}")
 
 
 def _write(location: Location, tensors: Mapping[str, Tensor]) -> None:

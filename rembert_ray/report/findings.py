@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from rembert_ray.errors import printable
 from rembert_ray.plan import format_bytes
 from rembert_ray.storage.location import Location
 
@@ -82,7 +83,7 @@ class Verification:
         )
         for finding in self.findings:
             if finding.what:
-                yield f"{finding.kind:<11} {_shown(finding.name)}: {_shown(finding.what)}"
+                yield f"{finding.kind:<11} {printable(finding.name)}: {printable(finding.what)}"
         missing = [finding.shard for finding in self.findings if finding.kind == "missing"]
         if absent := [shard for shard in missing if shard is not None]:
             yield f"missing     {_ranges(absent)}"
@@ -134,8 +135,3 @@ def _ranges(shards: Sequence[int]) -> str:
             runs.append([shard, shard])
     shown = ", ".join(str(first) if first == last else f"{first} to {last}" for first, last in runs)
     return f"{len(shards):,} shard{'s' if len(shards) > 1 else ''}: {shown}"
-
-
-def _shown(text: str) -> str:
-    # Names come from whoever writes to the output: no control characters and no broken text on a terminal.
-    return text if text.isprintable() else repr(text)[1:-1]

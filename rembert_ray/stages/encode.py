@@ -18,10 +18,10 @@ from rembert_ray.errors import ShardError
 from rembert_ray.plan import Shard
 from rembert_ray.stages import payload
 from rembert_ray.stages.envelope import Envelope, run_stage, this_process
-from rembert_ray.stages.inputs import arrow_type, cast_input, read_inputs
+from rembert_ray.stages.inputs import arrow_type, cast_input, cut_into_pieces, read_inputs
 from rembert_ray.stages.spec import JobSpec
 from rembert_ray.storage.location import Location
-from rembert_ray.storage.parquet import read_rows
+from rembert_ray.storage.parquet import LARGEST_TABLE_BYTES, read_rows
 from rembert_ray.tokenizers.auto import AutoTokenizer
 
 
@@ -43,7 +43,7 @@ class Encode:
         with envelope.timed("read"):
             table = self._read(envelope.shard)
         with envelope.timed("encode"):
-            envelope.table = self._encode(table, envelope.set_aside)
+            envelope.table = self._encode_in_pieces(table, envelope.set_aside)
         envelope.facts["encoded_at"] = this_process()
         envelope.set_aside = {}
         return envelope
@@ -71,6 +71,19 @@ class Encode:
         for name, column in self.spec.columns.items():
             columns[payload.INPUT + name] = cast_input(name, table.column(column))
         return pa.table(columns)
+
+    def _encode_in_pieces(self, table: pa.Table, set_aside: dict[int, str]) -> pa.Table:
+        """A few megabytes of text at a time: while a token is made it takes ten times the memory that it keeps."""
+        pieces: list[pa.Table] = []
+        start, n_bytes = 0, 0
+        for n_rows in cut_into_pieces([table.column(payload.INPUT + name) for name in self.spec.columns]):
+            aside = {row - start: reason for row, reason in set_aside.items() if start <= row < start + n_rows}
+            pieces.append(self._encode(table.slice(start, n_rows), aside))
+            start, n_bytes = start + n_rows, n_bytes + pieces[-1].nbytes
+            if n_bytes > LARGEST_TABLE_BYTES:
+                what = f"{start} of {table.num_rows} rows have tokens of more than {LARGEST_TABLE_BYTES} bytes"
+                raise ShardError(f"{what}: use smaller shards")
+        return pa.concat_tables(pieces)
 
     def _encode(self, table: pa.Table, set_aside: dict[int, str]) -> pa.Table:
         inputs, errors = read_inputs({name: table.column(payload.INPUT + name) for name in self.spec.columns})

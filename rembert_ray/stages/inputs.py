@@ -19,6 +19,7 @@ from rembert_ray.tasks.base import LIST_COLUMNS
 
 LARGEST_ROW_BYTES = 16 * 1024**2
 """A row with more than this in one input column gets an error value: 16 MiB are the text of some ten books."""
+PIECE_BYTES = 8 * 1024**2
 # What an item of a list costs as a string of Python's, beside its characters.
 ITEM_BYTES = 64
 
@@ -38,6 +39,13 @@ def cast_input(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
         if n_items * ITEM_BYTES > LARGEST_TABLE_BYTES:
             raise ShardError(f"{name} has {n_items:,} items in {len(column):,} rows: use smaller shards")
     return column.cast(arrow_type(name))
+
+
+def cut_into_pieces(columns: list[pa.ChunkedArray]) -> list[int]:
+    """Numbers of rows, one after the other, that have about `PIECE_BYTES` in all input columns together."""
+    ends = np.cumsum(sum(map(_row_bytes, columns)))
+    starts = np.concatenate([[0], ends[:-1]])
+    return np.unique(starts // PIECE_BYTES, return_counts=True)[1].tolist() if len(ends) else [0]
 
 
 def read_inputs(columns: dict[str, pa.ChunkedArray]) -> tuple[dict[str, list[Any]], list[str | None]]:

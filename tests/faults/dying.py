@@ -1,6 +1,6 @@
 """A process that commits one shard and is stopped or killed at a chosen step; run by the tests beside it.
 
-    python -m tests.faults.dying OUTPUT ATTEMPT [STEP] [SIGNAL]
+    python -m tests.faults.dying OUTPUT ATTEMPT [STEP] [SIGNAL]     an ATTEMPT `plan:CORPUS` freezes a plan instead
 
 Prints the outcome when it gets that far. Not a test itself.
 """
@@ -19,9 +19,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from rembert_ray.plan import freeze_plan
 from rembert_ray.storage import commit, filesystem, put, s3
 from rembert_ray.storage.commit import Part, commit_part
 from rembert_ray.storage.location import Location, locate
+from tests.test_plan import plan_of
 
 REPOSITORY = Path(__file__).parents[2]
 TABLE = pa.table({"id": list(range(2000)), "text": [f"row {number} " * (number % 7) for number in range(2000)]})
@@ -88,6 +90,11 @@ def _interrupted(call: Callable[..., Any], when: str, number: int) -> Callable[.
 def main() -> None:
     """See the module."""
     output, attempt, step, number = [*sys.argv[1:], "", "9"][:4]
+    if attempt.startswith("plan:"):
+        plan = plan_of(attempt.removeprefix("plan:"))
+        _interrupt_at(step, int(number))
+        print(freeze_plan(locate(output), plan).plan_id)
+        return
     _interrupt_at(step, int(number))
     done = commit_part(locate(output), part_of(attempt), TABLE, {})
     if step == BEFORE_RECEIPT:

@@ -48,6 +48,12 @@ def tries(usual: int) -> int:
     return int(os.environ.get("REMBERT_RAY_TRIES") or usual)
 
 
+def each_store(local: int, s3: int) -> pytest.MarkDecorator:
+    """Run a test so often on a local disk and so often on S3, its `attempt` counting; `tries` goes before both."""
+    cases = [(store, attempt) for store, usual in (("local", local), ("s3", s3)) for attempt in range(tries(usual))]
+    return pytest.mark.parametrize(("store", "attempt"), cases, indirect=["store"])
+
+
 def texts_of_file(number: int) -> list[str]:
     """Texts of 1 to 60 words, no two alike."""
     return [

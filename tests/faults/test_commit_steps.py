@@ -9,16 +9,20 @@ import io
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+from rembert_ray.plan import freeze_plan, load_plan
 from rembert_ray.storage.commit import commit_part, list_parts
 from rembert_ray.storage.digest import content_digest
 from rembert_ray.storage.listing import list_names
 from rembert_ray.storage.location import Location, read_bytes
+from tests.conftest import write_corpus
 from tests.faults.dying import BEFORE_RECEIPT, HALF_WRITTEN, TABLE, part_of, start, wait_until_stopped
 from tests.servers.fault_proxy import Fault, FaultProxy
+from tests.test_plan import needs, plan_of
 
 NAME = part_of("").name
 
@@ -66,6 +70,31 @@ def test_a_death_leaves_the_object_whole_or_absent(
     )
     assert list_parts(store, "0123abcd").tolist() == [7]
     assert_whole(store)
+
+
+@pytest.mark.parametrize(
+    ("store", "step", "is_there"),
+    [
+        ("local", "temporary file complete", False),
+        ("local", "name given, temporary file still there", True),
+        ("s3", "before the put", False),
+        ("s3", "after the put", True),
+    ],
+    indirect=["store"],
+)
+def test_a_death_while_the_plan_is_frozen_leaves_one_plan(
+    store: Location, step: str, is_there: bool, tmp_path: Path
+) -> None:
+    corpus = write_corpus(tmp_path / "corpus" / "a.parquet", ["text"] * 6).parent
+    for death in range(2):
+        process = start(store, f"plan:{corpus}", step)
+        process.communicate(timeout=120)
+        assert process.returncode == -signal.SIGKILL or (death and is_there)
+        assert (load_plan(store) is not None) == is_there
+    # Other shards by now: what is stored counts.
+    mine = plan_of(corpus, needs(max_rows=2))
+    assert (freeze_plan(store, mine).plan_id == mine.plan_id) != is_there
+    assert freeze_plan(store, mine).n_shards == (1 if is_there else 3)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,9 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Callable
+from copy import deepcopy
+from functools import partial
 from typing import Any
 
 import pytest
@@ -61,10 +64,15 @@ def edited(data: bytes, edits: list[tuple[str, float, bytes]]) -> bytes:
     return data
 
 
-def bytes_like(name: str) -> st.SearchStrategy[bytes]:
+# Strategies give functions that make the bytes: hypothesis keeps what it has drawn, and files are large.
+Made = Callable[[], bytes]
+
+
+def bytes_like(name: str) -> st.SearchStrategy[Made]:
     """Valid files of a target with a few bytes changed, or any bytes."""
     seeds = st.deferred(lambda: st.sampled_from(TARGETS[name].seeds()))
-    return st.builds(edited, seeds, EDITS) | st.binary(max_size=64)
+    changed = st.builds(lambda seed, edits: partial(edited, seed, edits), seeds, EDITS)
+    return changed | st.binary(max_size=64).map(lambda data: lambda: data)
 
 
 ODD_VALUES = st.sampled_from(
@@ -78,8 +86,9 @@ JSON_VALUES = st.recursive(
 )
 
 
-def changed_json(value: Any, changes: list[tuple[float, float, Any]]) -> bytes:
+def changed_json(seed: bytes, changes: list[tuple[float, float, Any]]) -> bytes:
     """The object with values at some places (or the places themselves) exchanged."""
+    value = json.loads(seed)
     for first, second, new in changes:
         parent: Any = value
         keys = list(parent)
@@ -87,19 +96,16 @@ def changed_json(value: Any, changes: list[tuple[float, float, Any]]) -> bytes:
         if isinstance(child, dict) and child and second > 0.5:
             parent, keys = child, list(child)
         if keys:
-            parent[keys[int(second * len(keys))]] = new
+            parent[keys[int(second * len(keys))]] = deepcopy(new)
     return json.dumps(value).encode()
 
 
-def json_like(name: str) -> st.SearchStrategy[bytes]:
+def json_like(name: str) -> st.SearchStrategy[Made]:
     """The valid file of a target with some of its values exchanged for odd ones."""
     share = st.floats(0, 1, exclude_max=True)
     changes = st.lists(st.tuples(share, share, JSON_VALUES), min_size=1, max_size=4)
-    return st.deferred(
-        lambda: st.builds(
-            lambda seed, made: changed_json(json.loads(seed), made), st.sampled_from(seeds_of(name)), changes
-        )
-    )
+    seeds = st.deferred(lambda: st.sampled_from(seeds_of(name)))
+    return st.builds(lambda seed, made: partial(changed_json, seed, made), seeds, changes)
 
 
 def seeds_of(name: str) -> list[bytes]:
@@ -110,14 +116,14 @@ def seeds_of(name: str) -> list[bytes]:
 @given(data=st.data())
 @hostile
 def test_json_files(name, data):
-    TARGETS[name](data.draw(json_like(name) | bytes_like(name)))
+    TARGETS[name](data.draw(json_like(name) | bytes_like(name))())
 
 
 @pytest.mark.parametrize("name", ["safetensors", "plan", "texts", "yaml"])
 @given(data=st.data())
 @hostile
 def test_changed_bytes(name, data):
-    TARGETS[name](data.draw(bytes_like(name)))
+    TARGETS[name](data.draw(bytes_like(name))())
 
 
 SNIPPETS = st.sampled_from(

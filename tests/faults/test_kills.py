@@ -10,7 +10,7 @@ import time
 import pytest
 
 from tests.faults.conftest import Head
-from tests.faults.jobs import N_SHARDS, FaultJob, assert_same_rows, tries
+from tests.faults.jobs import N_SHARDS, FaultJob, assert_same_rows, each_store
 
 # Long enough for a kill at any time between the start of the interpreter and the last shard.
 RUN_TAKES_S = 20.0
@@ -26,7 +26,7 @@ def chance() -> random.Random:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("attempt", range(tries(3)))
+@each_store(local=3, s3=2)
 def test_a_killed_driver_costs_at_most_the_shards_in_flight(job: FaultJob, expected, chance, attempt: int) -> None:
     driver = job.start()
     time.sleep(chance.uniform(0, RUN_TAKES_S))
@@ -44,7 +44,7 @@ def test_a_killed_driver_costs_at_most_the_shards_in_flight(job: FaultJob, expec
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("attempt", range(tries(1)))
+@each_store(local=1, s3=1)
 def test_killed_workers_cost_nothing(job: FaultJob, expected, chance, attempt: int) -> None:
     driver = job.start()
     job.wait_for_parts(1, driver)
@@ -62,7 +62,7 @@ def test_killed_workers_cost_nothing(job: FaultJob, expected, chance, attempt: i
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("attempt", range(tries(1)))
+@each_store(local=1, s3=0)
 def test_a_lost_node_costs_nothing(job: FaultJob, ray_head: Head, expected, chance, attempt: int) -> None:
     node = ray_head.add_node(n_cpus=4)
     try:

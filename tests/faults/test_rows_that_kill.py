@@ -12,6 +12,7 @@ from tests.faults.jobs import (
     ROWS_PER_SHARD,
     FaultJob,
     assert_same_rows,
+    each_store,
     expected_rows,
     texts_of_file,
     write_corpus,
@@ -41,7 +42,10 @@ def texts_with_killers(number: int) -> list[str]:
 
 
 @pytest.mark.slow
-def test_rows_that_kill_or_hang_are_errors_and_the_others_are_right(job: FaultJob, short_model_folder, tmp_path):
+@each_store(local=1, s3=0)
+def test_rows_that_kill_or_hang_are_errors_and_the_others_are_right(
+    job: FaultJob, short_model_folder, tmp_path, attempt: int
+):
     write_corpus(job.folder.child("corpus"), texts_with_killers)
     scratch = {"BROKEN_SCRATCH": str(tmp_path)}
     code, shown = job.run("limits.stall_s=30", module="tests.faults.broken_tag", timeout_s=550, **scratch)

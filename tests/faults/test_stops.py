@@ -7,13 +7,14 @@ import signal
 import pytest
 
 from rembert_ray.storage.location import read_bytes
-from tests.faults.jobs import N_SHARDS, FaultJob, assert_same_rows, tries
+from tests.faults.jobs import N_SHARDS, FaultJob, assert_same_rows, each_store
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n_parts", [0, 5] * tries(1))
-def test_sigterm_ends_with_75_and_the_next_run_goes_on(job: FaultJob, expected, n_parts: int) -> None:
+@each_store(local=2, s3=2)
+def test_sigterm_ends_with_75_and_the_next_run_goes_on(job: FaultJob, expected, attempt: int) -> None:
     driver = job.start()
+    n_parts = 5 * (attempt % 2)
     if n_parts:
         job.wait_for_parts(n_parts, driver)
     else:
@@ -33,7 +34,8 @@ def test_sigterm_ends_with_75_and_the_next_run_goes_on(job: FaultJob, expected, 
 
 
 @pytest.mark.slow
-def test_no_progress_ends_with_6_and_leaves_the_stacks(job: FaultJob, expected) -> None:
+@each_store(local=1, s3=0)
+def test_no_progress_ends_with_6_and_leaves_the_stacks(job: FaultJob, expected, attempt: int) -> None:
     code, shown = job.run("limits.stall_s=45", module="tests.faults.broken_tag", BROKEN_LOAD="1")
     assert code == 6, shown
     status = job.control("_rembert_ray", "status.json")

@@ -9,6 +9,7 @@ REMBERT_RAY_TEST_S3=moto chooses it outright.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import signal
@@ -23,7 +24,7 @@ from pathlib import Path
 
 import pytest
 
-from rembert_ray.storage.filesystem import filesystem_for
+from rembert_ray.storage.filesystem import filesystem_for, retry_transient
 from rembert_ray.storage.location import Location, locate
 from tests.servers.fault_proxy import FaultProxy
 
@@ -68,7 +69,9 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 def s3_folder(s3_server: S3Server) -> Location:
     """A folder in a fresh bucket."""
     bucket = f"test-{uuid.uuid4().hex[:12]}"
-    filesystem_for("s3").call_s3("create_bucket", Bucket=bucket)
+    # On a machine that is busy Ceph was seen to take more than half a minute for it.
+    create = functools.partial(filesystem_for("s3").call_s3, "create_bucket", Bucket=bucket)
+    retry_transient(create, f"creating the bucket {bucket}")
     return locate(f"s3://{bucket}/folder")
 
 

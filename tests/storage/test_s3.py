@@ -100,11 +100,15 @@ def test_what_a_store_asks_for_is_heeded(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize(
     ("code", "words"),
-    [("RequestTimeTooSkewed", "the clock of this machine.*timedatectl"), ("QuotaExceeded", "quota.*free space")],
+    [
+        ("403:RequestTimeTooSkewed", "the clock of this machine.*timedatectl"),
+        ("403:QuotaExceeded", "quota.*free space"),
+        ("307:TemporaryRedirect", "the store refuses the request.*AWS_ENDPOINT_URL"),
+    ],
 )
 def test_refusals_that_are_no_matter_of_permission_say_so(
     faults: FaultProxy, s3_folder: Location, code: str, words: str
 ) -> None:
-    faults.faults.append(Fault("^PUT", -1, f"error:403:{code}"))
+    faults.faults.append(Fault("^PUT", -1, f"error:{code}"))
     with pytest.raises(StorageError, match=words):
         put_new(s3_folder.child("x"), b"")

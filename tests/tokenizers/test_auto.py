@@ -12,7 +12,8 @@ import pytest
 import tokenizers
 
 from rembert_ray.errors import UnusableError
-from rembert_ray.tokenizers.auto import AutoTokenizer
+from rembert_ray.storage.location import Location
+from rembert_ray.tokenizers.auto import AutoTokenizer, check_tokenizer
 from rembert_ray.tokenizers.rembert import RemBertTokenizer
 from rembert_ray.tokenizers.rembert_fast import RemBertTokenizerFast
 from rembert_ray.tokenizers.roberta import RobertaTokenizer
@@ -115,3 +116,60 @@ def test_sentencepiece_needs_no_tokenizers_library(files, tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stderr.strip() in ("", "0"), done.stderr
+
+
+def broken_folder(files: dict[str, bytes], folder: Path, how: str) -> None:
+    fill(folder, files, "sentencepiece.model", config=REMBERT)
+    if how == "a piece that is no UTF-8":
+        (folder / "sentencepiece.model").write_bytes(files["sentencepiece.model"].replace(b"the", b"\x80he"))
+        return
+    if how == "a gap between added tokens":
+        fill(folder, files, "tokenizer.json", tokenizer_config={"tokenizer_class": "RemBertTokenizerFast"})
+        added = {"9000": {"content": "<new>"}, "0": {"content": "<pad>"}}
+        (folder / "tokenizer_config.json").write_text(
+            json.dumps({"tokenizer_class": "RemBertTokenizerFast", "added_tokens_decoder": added})
+        )
+        return
+    fill(folder, files, "", tokenizer_config={"tokenizer_class": "RemBertTokenizerFast"})
+    whole = json.loads(files["tokenizer.json"])
+    whole["normalizer"] = {"type": "Precompiled", "precompiled_charsmap": "AAAA"}
+    (folder / "tokenizer.json").write_text(json.dumps(whole))
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("a piece that is no UTF-8", "UnicodeDecodeError"),
+        ("a gap between added tokens", "ValueError: added token '<new>' has id 9000"),
+        ("a panic of the library", "PanicException"),
+    ],
+)
+def test_files_that_contradict_each_other_are_found_before_the_job(how, said, files, tmp_path):
+    broken_folder(files, tmp_path, how)
+    with pytest.raises(UnusableError, match=f"its tokenizer cannot be used: {said}"):
+        check_tokenizer(Location(str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("tokenizer_config", {"tokenizer_class": ["RemBertTokenizer"]}, "tokenizer_class"),
+        ("tokenizer_config", {"added_tokens_decoder": ["a"]}, "added_tokens_decoder is no object"),
+        ("tokenizer_config", {"added_tokens_decoder": {"x": {"content": "a"}}}, "its id is not a number"),
+        ("tokenizer_config", {"added_tokens_decoder": {"-1": {"content": "a"}}}, "its id is not a number"),
+        ("tokenizer_config", {"added_tokens_decoder": {"1": "a"}}, "is not an object with `content`"),
+        ("tokenizer_config", {"additional_special_tokens": 5}, "the added tokens are no list"),
+        ("tokenizer_config", {"additional_special_tokens": ["a"] * 10_001}, "the added tokens are no list of at most"),
+        ("tokenizer_config", {"cls_token": "x" * 1001}, "cls_token has 1,001 characters"),
+        ("tokenizer_config", {"padding_side": "up"}, "padding_side is 'up', not left or right"),
+        ("tokenizer_config", {"do_lower_case": "yes"}, "do_lower_case is 'yes', not true or false"),
+        ("tokenizer_config", {"model_max_length": "many"}, "model_max_length is 'many', not a number"),
+        ("special_tokens_map", {"mask_token": {"content": 1}}, "mask_token is neither a string nor an object"),
+        ("config", {"model_type": {"a": 1}}, "model_type"),
+    ],
+)
+def test_odd_values_are_named(name, content, said, files, tmp_path):
+    fill(tmp_path, files, "sentencepiece.model", **{"config": REMBERT, name: content})
+    with pytest.raises(UnusableError) as error:
+        check_tokenizer(Location(str(tmp_path)))
+    assert said in str(error.value)
