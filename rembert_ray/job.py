@@ -31,7 +31,7 @@ from rembert_ray.report.tally import Tally
 from rembert_ray.stages.spec import JobSpec
 from rembert_ray.stop_signals import stop_signals_raise
 from rembert_ray.storage.allowed import AllowedRoots
-from rembert_ray.storage.commit import confirm_parts, count_errors, list_parts
+from rembert_ray.storage.commit import confirm_parts, count_errors, list_parts, refuse_parts_of_another_plan
 from rembert_ray.storage.gc import STALE_AFTER_S, remove_files
 from rembert_ray.storage.lease import Lease, LeaseOwner
 from rembert_ray.waves import Waves
@@ -60,6 +60,7 @@ def run(
             plan = freeze_plan(checked.output, checked.plan)
             console.print(describe(plan), markup=False)
             done = list_parts(checked.output, plan.fingerprint.digest)
+            refuse_parts_of_another_plan(checked.output, plan.fingerprint.digest, plan.plan_id, done)
             job = Job(checked, plan, run_id, lease, console, done)
             if len(job.missing) == 0 and status.is_success(checked.output):
                 console.print(summary.already_done(checked.output, plan), markup=False)

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rembert_ray.column_check import ColumnCheck
-from rembert_ray.errors import Fault, UnusableError
+from rembert_ray.errors import Fault, UnusableError, printable
 from rembert_ray.fingerprint import Fingerprint, difference, show_value
 from rembert_ray.footers import FooterSummary, InputNeeds, scan_footers
 from rembert_ray.plan_table import FILES_SCHEMA, SHARDS_SCHEMA, Plan, Shard
@@ -213,7 +213,7 @@ def describe_refused(plan: Plan) -> Iterator[str]:
     if refused:
         yield f"refused     {len(refused):,} of {plan.files.num_rows:,} files, which are not in the output:"
     for _, url, reason in refused[:N_REFUSED_SHOWN]:
-        yield f"            {url}: {reason}"
+        yield f"            {printable(url)}: {printable(reason)}"
     if len(refused) > N_REFUSED_SHOWN:
         yield f"            and {len(refused) - N_REFUSED_SHOWN:,} more: see `refused` in _rembert_ray/plan.parquet"
 

@@ -56,8 +56,11 @@ class Verification:
 
     @property
     def exit_code(self) -> int:
-        """0: all is there and whole; 3: there are findings; 75: a run is going on, and so far all is whole."""
-        if self.findings:
+        """0: all is there and whole; 3: there are findings; 75: a run is going on, and so far all is whole.
+
+        Leftovers are told and do not count: a night that was killed and resumed has them, and its rows are good.
+        """
+        if any(finding.kind != "leftover" for finding in self.findings):
             return EXIT_FINDINGS
         return EXIT_UNFINISHED if self.n_not_yet or not self.is_closed else EXIT_GOOD
 

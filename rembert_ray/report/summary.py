@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from rembert_ray.check import CheckedJob
-from rembert_ray.errors import ShardError, StorageError
+from rembert_ray.errors import ShardError, StorageError, printable
 from rembert_ray.plan import Plan, describe_refused, format_bytes
 from rembert_ray.report.progress import format_duration
 from rembert_ray.report.tally import Tally
@@ -60,7 +60,7 @@ def describe_end(
     if failures:
         yield f"failed      {len(failures):,} shards; records in {output}/_rembert_ray/quarantine"
         for index, reason in sorted(failures.items())[:N_FAILURES_SHOWN]:
-            yield f"            shard {index}: {reason}"
+            yield f"            shard {index}: {printable(reason)}"
     yield from describe_refused(plan)
     if over_budget:
         limit = checked.manifest.limits.errors

@@ -43,9 +43,10 @@ def cast_input(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def cut_into_pieces(columns: list[pa.ChunkedArray]) -> list[int]:
     """Numbers of rows, one after the other, that have about `PIECE_BYTES` in all input columns together."""
-    ends = np.cumsum(sum(map(_row_bytes, columns)))
+    ends = np.cumsum(np.sum([_row_bytes(column) for column in columns], axis=0))
     starts = np.concatenate([[0], ends[:-1]])
-    return np.unique(starts // PIECE_BYTES, return_counts=True)[1].tolist() if len(ends) else [0]
+    lengths: list[int] = np.unique(starts // PIECE_BYTES, return_counts=True)[1].tolist()
+    return lengths
 
 
 def read_inputs(columns: dict[str, pa.ChunkedArray]) -> tuple[dict[str, list[Any]], list[str | None]]:

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from rembert_ray.errors import ShardError, StorageError
+from rembert_ray.errors import Fault, ShardError, StorageError, UnusableError
 from rembert_ray.storage.digest import content_digest
 from rembert_ray.storage.filesystem import RETRY_BUDGET_S, explain, storage_errors
 from rembert_ray.storage.listing import file_info, list_names
@@ -197,6 +197,27 @@ def confirm_parts(
     with ThreadPoolExecutor(CONFIRM_THREADS) as pool:
         found = np.fromiter(pool.map(look, unlisted.tolist()), bool, len(unlisted))
     return np.sort(np.concatenate([wanted[listed], unlisted[found]]))
+
+
+def refuse_parts_of_another_plan(
+    output: Location, fingerprint: str, plan_id: str, shards: npt.NDArray[np.int64]
+) -> None:
+    """Look into the first of these parts: a plan that was lost and made anew from a changed input has other rows in it.
+
+    Raises `UnusableError` when the part belongs to another plan, `StorageError` when the store gives out.
+    """
+    if not len(shards):
+        return
+    location = output.child(part_name(int(shards[0]), fingerprint))
+    try:
+        found = read_footer_values(location).get("plan_id")
+    except ShardError as error:
+        found = f"none that can be read ({error})"
+    if found != plan_id:
+        what = f"is a part of the plan {found}, the plan stored here is {plan_id}"
+        raise UnusableError(
+            Fault(str(location), what, f"see `rembert-ray verify {output}`, or choose a new output.path")
+        )
 
 
 def count_errors(output: Location, fingerprint: str, shards: npt.NDArray[np.int64]) -> int:

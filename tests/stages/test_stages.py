@@ -175,6 +175,23 @@ def test_a_list_of_millions_is_an_error_of_its_row_and_many_of_them_of_their_sha
         cast_input("words", lists)
 
 
+def test_text_is_tokenized_in_pieces_with_the_same_result(short_model_folder, spec_for, tmp_path, monkeypatch):
+    texts = [*NAUGHTY, None, "", "in the sky up above " * 30]
+    path = write_corpus(tmp_path / "in.parquet", texts)
+    shard = Shard(0, str(path), 0, len(texts), {}, "plan")
+    encode = Encode(spec_for(short_model_folder))
+    set_aside = {3: "it ended a process", len(texts) - 1: "so did this one"}
+    (whole,) = unseal(encode(seal([Envelope(shard, set_aside=set_aside)])))
+    monkeypatch.setattr(inputs, "PIECE_BYTES", 100)
+    (pieces,) = unseal(encode(seal([Envelope(shard, set_aside=set_aside)])))
+    assert pieces.table.column(0).num_chunks > 50
+    assert pieces.table.equals(whole.table)
+    assert whole.table["rembert_ray.error"][3].as_py() == "it ended a process"
+    monkeypatch.setattr("rembert_ray.stages.encode.LARGEST_TABLE_BYTES", 1000)
+    (refused,) = unseal(encode(seal([Envelope(shard)])))
+    assert "rows have tokens of more than 1000 bytes: use smaller shards" in refused.failure
+
+
 def test_a_corrupt_page_fails_its_shard_and_names_the_file(model_folder, spec_for, tmp_path):
     path = write_corpus(tmp_path / "in.parquet", ["some words here"] * 500, write_page_checksum=True)
     data = bytearray(path.read_bytes())

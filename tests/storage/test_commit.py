@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from rembert_ray.errors import ShardError, StorageError
+from rembert_ray.errors import ShardError, StorageError, UnusableError
 from rembert_ray.storage import s3
 from rembert_ray.storage.commit import (
     Part,
@@ -23,9 +23,10 @@ from rembert_ray.storage.commit import (
     parse_part_name,
     part_name,
     probe_output,
+    refuse_parts_of_another_plan,
 )
 from rembert_ray.storage.listing import list_names
-from rembert_ray.storage.location import Location, locate, read_bytes
+from rembert_ray.storage.location import Location, delete, locate, read_bytes
 from rembert_ray.storage.parquet import read_footer_values, read_rows
 from rembert_ray.storage.put import put_new
 from rembert_ray.storage.seal import broken_seal
@@ -263,3 +264,17 @@ def test_confirmation_of_what_is_there_and_what_is_not(store: Location) -> None:
 def test_confirmation_ends_in_time_and_says_so(store: Location) -> None:
     with pytest.raises(StorageError, match=r"100 objects are not in the listing.*Run the same command again"):
         confirm_parts(store, "ab", np.arange(100, dtype=np.int64), budget_s=-1)
+
+
+def test_parts_of_another_plan_are_not_taken_for_ours(store: Location) -> None:
+    commit_part(store, PART, TABLE, {})
+    there = list_parts(store, PART.fingerprint)
+    refuse_parts_of_another_plan(store, PART.fingerprint, PART.plan_id, there)
+    refuse_parts_of_another_plan(store, PART.fingerprint, "plan-2", there[:0])
+    with pytest.raises(UnusableError, match="is a part of the plan plan-1, the plan stored here is plan-2"):
+        refuse_parts_of_another_plan(store, PART.fingerprint, "plan-2", there)
+    replace_with = store.child(PART.name)
+    delete(replace_with)
+    put_new(replace_with, b"no Parquet")
+    with pytest.raises(UnusableError, match="none that can be read"):
+        refuse_parts_of_another_plan(store, PART.fingerprint, PART.plan_id, there)
