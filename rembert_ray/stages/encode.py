@@ -23,6 +23,7 @@ from rembert_ray.stages.spec import JobSpec
 from rembert_ray.storage.location import Location
 from rembert_ray.storage.parquet import LARGEST_TABLE_BYTES, read_rows
 from rembert_ray.tokenizers.auto import AutoTokenizer
+from rembert_ray.watchdog import beat
 
 
 class Encode:
@@ -77,6 +78,7 @@ class Encode:
         pieces: list[pa.Table] = []
         start, n_bytes = 0, 0
         for n_rows in cut_into_pieces([table.column(payload.INPUT + name) for name in self.spec.columns]):
+            beat()
             aside = {row - start: reason for row, reason in set_aside.items() if start <= row < start + n_rows}
             pieces.append(self._encode(table.slice(start, n_rows), aside))
             start, n_bytes = start + n_rows, n_bytes + pieces[-1].nbytes
