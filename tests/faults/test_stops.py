@@ -36,7 +36,7 @@ def test_sigterm_ends_with_75_and_the_next_run_goes_on(job: FaultJob, expected, 
 @pytest.mark.slow
 @each_store(local=1, s3=0)
 def test_no_progress_ends_with_6_and_leaves_the_stacks(job: FaultJob, expected, attempt: int) -> None:
-    code, shown = job.run("limits.stall_s=45", module="tests.faults.broken_tag", BROKEN_LOAD="1")
+    code, shown = job.run("limits.stall_s=75", module="tests.faults.broken_tag", BROKEN_LOAD="1")
     assert code == 6, shown
     status = job.control("_rembert_ray", "status.json")
     assert (status["exit_code"], status["state"]) == (6, "stopped")
