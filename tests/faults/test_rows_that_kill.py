@@ -42,13 +42,14 @@ def texts_with_killers(number: int) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @each_store(local=1, s3=0)
 def test_rows_that_kill_or_hang_are_errors_and_the_others_are_right(
     job: FaultJob, short_model_folder, tmp_path, attempt: int
 ):
     write_corpus(job.folder.child("corpus"), texts_with_killers)
     scratch = {"BROKEN_SCRATCH": str(tmp_path)}
-    code, shown = job.run("limits.stall_s=75", module="tests.faults.broken_tag", timeout_s=550, **scratch)
+    code, shown = job.run("limits.stall_s=75", module="tests.faults.broken_tag", timeout_s=1100, **scratch)
     assert code == 0, shown
     rows = job.rows()
     bad = {file * ROWS_PER_FILE + row: why for (file, row), (_, why) in KILLERS.items()}
