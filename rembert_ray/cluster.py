@@ -121,7 +121,7 @@ def unused_gpus(manifest: Manifest) -> int:
 def describe_workers(run_id: str) -> str:
     """What the driver and the workers of a run are doing, node by node: shards in hand, and the stacks of all threads.
 
-    A node that does not answer within `ANSWER_S` is named as such.
+    Nodes that have not answered after `ANSWER_S` are named as such.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -131,9 +131,10 @@ def describe_workers(run_id: str) -> str:
     on_node = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
     ask = ray.remote(num_cpus=0, max_retries=0)(watchdog.describe_workers)
     answers = [ask.options(scheduling_strategy=place).remote(run_id) for place in on_node]
+    ray.wait(answers, num_returns=len(answers), timeout=ANSWER_S)
     for node, answer in zip(nodes, answers, strict=True):
         try:
-            text = ray.get(answer, timeout=ANSWER_S)
+            text = ray.get(answer, timeout=0.1)
         except ray.exceptions.RayError as error:
             text = f"does not answer: {type(error).__name__}"
         texts.append(f"node {node['NodeManagerHostname']}\n{text}")

@@ -125,13 +125,20 @@ def _summarize(file: FileInfo, root: Location, needs: InputNeeds, trial: FooterT
         footer = read_raw_footer(file.location, (file.size_bytes, file.version))
         if not trial.survives(footer):
             return Fault(str(file.location), "its footer ends the process that reads it", fix)
-        return _summary_of(pq.read_metadata(pa.BufferReader(footer)), file, root, needs)
+        return _summary_of(_parsed(footer), file, root, needs)
     except ShardError as error:
         return Fault(str(file.location), f"its footer cannot be used: {error.__cause__ or error}", fix)
-    # What pyarrow raises for a footer that parses and makes no sense. ValueError: also an extension type that this
-    # process knows (Ray's, after a job) and that cannot read its metadata, or a name that is not UTF-8.
+    # What pyarrow raises for a footer that parses and makes no sense. ValueError: also a name that is not UTF-8.
     except (pa.ArrowException, ValueError, IndexError, OSError) as error:
         return Fault(str(file.location), f"its footer cannot be used: {error}", fix)
+
+
+def _parsed(footer: bytes) -> pq.FileMetaData:
+    """Raises `ShardError` for whatever an extension type that this process knows (Ray's, after a job) raises."""
+    try:
+        return pq.read_metadata(pa.BufferReader(footer))
+    except Exception as error:
+        raise ShardError(f"{type(error).__name__}: {error}") from error
 
 
 def _summary_of(footer: pq.FileMetaData, file: FileInfo, root: Location, needs: InputNeeds) -> FooterSummary:

@@ -203,7 +203,12 @@ class Limits(Section):
         le=1,
         description="share of rows with an error above which the run ends with exit code 3",
     )
-    stall_s: float = Field(default=900.0, gt=0, description="seconds without a finished shard after which the run ends")
+    stall_s: float = Field(
+        default=900.0,
+        gt=0,
+        description="seconds in which no shard comes back after which the run ends; a worker that gives no sign of "
+        "life for a third of them is ended",
+    )
     attempts: int = Field(default=3, ge=1, le=100, description="attempts per shard")
     storage_s: float = Field(
         default=120.0, ge=0, description="seconds for which a store that does not answer is tried again before the end"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -379,6 +380,45 @@ def test_extension_types_in_columns_that_are_used_are_refused(tmp_path: Path, co
     assert any("extension type arrow.uuid" in fault for fault in faults_of(tmp_path, asked))
 
 
+class TypeOfADeserializerThatFails(pa.ExtensionType):
+    def __init__(self) -> None:
+        super().__init__(pa.string(), "test.fails")
+
+    def __arrow_ext_serialize__(self) -> bytes:
+        return b""
+
+    @classmethod
+    def __arrow_ext_deserialize__(cls, storage_type: pa.DataType, serialized: bytes) -> pa.ExtensionType:
+        raise AttributeError("no such attribute")
+
+
+def test_a_registered_type_that_cannot_read_its_metadata_is_a_fault_of_the_file(tmp_path: Path) -> None:
+    with_extension("test.fails", "other", tmp_path / "a.parquet")
+    write(tmp_path / "b.parquet", 2)
+    pa.register_extension_type(TypeOfADeserializerThatFails())
+    try:
+        assert [url for _, url, _ in plan_of(tmp_path).refused] == [str(tmp_path / "a.parquet")]
+    finally:
+        pa.unregister_extension_type("test.fails")
+
+
+@pytest.fixture
+def without_rays_types() -> Iterator[None]:
+    """A job plans before it imports Ray Data, which registers its types; here an earlier test may have done so."""
+    types: list[pa.ExtensionType] = []
+    if "ray.data" in sys.modules:
+        from ray.data._internal.object_extensions.arrow import ArrowPythonObjectType
+        from ray.data._internal.tensor_extensions.arrow import ArrowTensorType
+
+        types = [ArrowTensorType((0,), pa.int64()), ArrowPythonObjectType()]
+    for kind in types:
+        pa.unregister_extension_type(kind.extension_name)
+    yield
+    for kind in types:
+        pa.register_extension_type(kind)
+
+
+@pytest.mark.usefixtures("without_rays_types")
 @pytest.mark.parametrize("name", ["ray.data.arrow_tensor", "ray.data.arrow_pickled_object"])
 def test_rays_own_types_are_refused_also_where_nobody_reads_them(tmp_path: Path, name: str) -> None:
     with_extension(name, "other", tmp_path / "a.parquet")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rembert_ray.models.heads import LanguageModelHead
+from rembert_ray.watchdog import beat
 
 # 8 MB of logits. Slices of 2,048 and of 4,096 tokens run alike with 256 rows or more: 210 to 214 GFLOP/s on two cores,
 # where one product with all 250,300 tokens reaches 162 to 193 (benchmarks/RESULTS.md).
@@ -85,6 +86,7 @@ class SlicedVocabulary(nn.Module):
     def _logits(self, vectors: Tensor) -> Iterator[tuple[int, Tensor]]:
         """For each slice its first token and its logits, float32 `[n, slice]`."""
         for number, part in enumerate(self.slices):
+            beat()
             yield number * SLICE_TOKENS, part(vectors).float()
 
 

@@ -13,6 +13,7 @@ from torch.nn.functional import pad
 from rembert_ray.models.continuation import Continuation
 from rembert_ray.models.generation_options import GenerationOptions
 from rembert_ray.models.sampling import adjust
+from rembert_ray.watchdog import beat
 
 
 class Hypotheses:
@@ -87,6 +88,7 @@ def search_beams(rows: Continuation, options: GenerationOptions, stop_ids: Tenso
     # Of what runs, best first: in the first step the bare prompt, then `num_beams` hypotheses.
     scores = torch.zeros(n_prompts, 1, dtype=torch.float32, device=device)
     for n_new in range(1, options.max_new_tokens + 1):
+        beat()
         candidates, parents, tokens = _extend(rows, scores, n_new, options, stop_ids)
         is_last_step = n_new == options.max_new_tokens
         ends = torch.isin(tokens, stop_ids) | is_last_step

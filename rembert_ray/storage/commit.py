@@ -26,22 +26,17 @@ from rembert_ray.storage.filesystem import RETRY_BUDGET_S, explain, storage_erro
 from rembert_ray.storage.listing import file_info, list_names
 from rembert_ray.storage.location import Location
 from rembert_ray.storage.parquet import encode_parquet, read_footer_values
-from rembert_ray.storage.probe import probe_output
-from rembert_ray.storage.put import put_new, put_replacing
+from rembert_ray.storage.put import put_new
 
 __all__ = [
     "Commit",
     "Part",
     "commit_part",
     "confirm_parts",
-    "foreign_parts",
     "list_parts",
     "other_identity",
     "parse_part_name",
     "part_name",
-    "probe_output",
-    "put_new",
-    "put_replacing",
 ]
 
 PART_PREFIX = "part-"
@@ -231,11 +226,6 @@ def count_errors(output: Location, fingerprint: str, shards: npt.NDArray[np.int6
 
     with ThreadPoolExecutor(CONFIRM_THREADS) as pool:
         return sum(pool.map(count, shards.tolist()))
-
-
-def foreign_parts(output: Location, fingerprint: str) -> list[str]:
-    """The names of the parts of other fingerprints, sorted. Raises like `list_parts`."""
-    return sorted(part_name(shard, other) for shard, other in _parts(output) if other != fingerprint)
 
 
 def _parts(output: Location) -> list[tuple[int, str]]:

@@ -91,7 +91,8 @@ def _remove_old(found: Iterator[Leftover], older_than_s: float, dry_run: bool) -
 def _files(output: Location) -> Iterator[Leftover]:
     for folders in _PLACES:
         folder = output.child(*folders) if folders else output
-        for prefix in (TEMP_PREFIX, "probe-", "clock-"):
+        probes = ("probe-", "clock-") if folders == (CONTROL_FOLDER,) else ()
+        for prefix in (TEMP_PREFIX, *probes):
             for name in list_names(folder, prefix):
                 if is_leftover("/".join((*folders, name))):
                     with contextlib.suppress(FileNotFoundError):

@@ -207,6 +207,15 @@ def exists(location: Location) -> bool:
     return retry_transient(look, f"looking for {location}")
 
 
+def open_local(location: Location) -> BinaryIO:
+    """A local file, opened to be read. Raises OSError, and `UnusableError` for what is no plain file: a pipe would wait
+    for ever."""
+    path = Path(location.path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise UnusableError(Fault(str(location), "is no plain file", "replace it by one"))
+    return path.open("rb")
+
+
 def read_bytes(location: Location, *, most_bytes: int | None = None, budget_s: float = RETRY_BUDGET_S) -> bytes:
     """The whole content of a file that fits in memory.
 
@@ -215,10 +224,7 @@ def read_bytes(location: Location, *, most_bytes: int | None = None, budget_s: f
     seconds.
     """
     if location.is_local:
-        path = Path(location.path)
-        if path.exists() and not path.is_file() and not path.is_dir():
-            raise UnusableError(Fault(str(location), "is no plain file", "replace it by one"))
-        with path.open("rb") as file:
+        with open_local(location) as file:
             return _read_at_most(file, location, most_bytes)
 
     def read() -> bytes:

@@ -10,9 +10,8 @@ import io
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from rembert_ray.errors import Fault, UnusableError
 from rembert_ray.storage.filesystem import retry_transient
-from rembert_ray.storage.location import Location
+from rembert_ray.storage.location import Location, open_local
 from rembert_ray.storage.ranges import RangeReader
 
 BUFFER_BYTES = 2**20
@@ -26,10 +25,7 @@ def open_file(location: Location) -> BinaryIO:
     no plain file (a pipe would wait for ever), and what the filesystem raises (`storage_errors`) for other reasons.
     """
     if location.is_local:
-        path = Path(location.path)
-        if path.exists() and not path.is_file() and not path.is_dir():
-            raise UnusableError(Fault(str(location), "is no plain file", "replace it by one"))
-        return path.open("rb")
+        return open_local(location)
     if location.is_s3:
         return cast(BinaryIO, io.BufferedReader(_Retried(location), BUFFER_BYTES))
     return cast(BinaryIO, location.filesystem.open(location.path, "rb"))

@@ -39,7 +39,6 @@ class BrokenTag(Tag):
         super().__init__(parameters)
         self.scratch = os.environ.get("BROKEN_SCRATCH", "")
         self.hangs_in_load = "BROKEN_LOAD" in os.environ
-        self.decode_fault = os.environ.get("BROKEN_DECODE", "")
         self.tokens: dict[str, list[int]] = {}
 
     def take_tokenizer(self, folder, tokenizer):

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
-import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -27,9 +24,8 @@ from tests.faults.jobs import (
     write_corpus,
 )
 from tests.servers.fault_proxy import FaultProxy
+from tests.servers.ray_head import RAY, environment_for, free_port, run_head
 from tests.servers.s3 import S3Server
-
-RAY = Path(sys.executable).parent / "ray"
 
 
 @dataclass(frozen=True)
@@ -55,12 +51,6 @@ class Head:
         return node
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture(scope="session")
 def ray_head(s3_server: S3Server) -> Iterator[Head]:
     """Four logical CPUs, so that a job has two infer and two encode actors."""
@@ -68,23 +58,12 @@ def ray_head(s3_server: S3Server) -> Iterator[Head]:
         FaultProxy(s3_server.endpoint) as proxy,
         tempfile.TemporaryDirectory(prefix="rr-", ignore_cleanup_errors=True) as folder,
     ):
-        port = free_port()
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
-        environment |= {"HOME": folder, "RAY_AUTH_MODE": "disabled", "PYTHONPATH": str(REPOSITORY)}
+        environment = environment_for(Path(folder)) | {"PYTHONPATH": str(REPOSITORY)}
         environment["AWS_ENDPOINT_URL"] = proxy.endpoint
-        command = [str(RAY), "start", "--head", "--block", "--num-cpus=4", f"--port={port}", f"--temp-dir={folder}/ray"]
-        command += ["--object-store-memory=268435456", "--include-dashboard=false", "--disable-usage-stats"]
-        command += [f"--dashboard-agent-listen-port={free_port()}", "--node-ip-address=127.0.0.1"]
-        with Path(folder, "head.log").open("wb") as log:
-            node = subprocess.Popen(command, env=environment, start_new_session=True, stdout=log, stderr=log)
-        try:
+        port = free_port()
+        options = ["--num-cpus=4", f"--port={port}", "--include-dashboard=false", "--node-ip-address=127.0.0.1"]
+        with run_head(Path(folder), environment, *options):
             yield Head(f"127.0.0.1:{port}", proxy, environment)
-        finally:
-            os.killpg(node.pid, signal.SIGTERM)
-            try:
-                node.wait(15)
-            except subprocess.TimeoutExpired:
-                os.killpg(node.pid, signal.SIGKILL)
 
 
 @pytest.fixture

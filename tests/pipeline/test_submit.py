@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import socket
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.request
@@ -17,14 +13,9 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
+from tests.servers.ray_head import RAY, environment_for, free_port, run_head
+
 REPOSITORY = Path(__file__).parent.parent.parent
-RAY = Path(sys.executable).parent / "ray"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture
@@ -33,28 +24,14 @@ def head():
     with tempfile.TemporaryDirectory(prefix="rr-", ignore_cleanup_errors=True) as folder:
         home = Path(folder) / "home"
         home.mkdir()
-        port, dashboard, agent = free_port(), free_port(), free_port()
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
-        environment |= {"HOME": str(home), "RAY_AUTH_MODE": "disabled"}
+        environment = environment_for(home)
         environment["PATH"] = f"{RAY.parent}:{environment['PATH']}"
-        command = [str(RAY), "start", "--head", "--block", "--num-cpus=2", f"--port={port}"]
-        command += [f"--dashboard-port={dashboard}", f"--temp-dir={folder}/ray", "--disable-usage-stats"]
-        # Jobs are started by the node's agent; its default port belongs to the other Ray of this test session.
-        command += [f"--dashboard-agent-listen-port={agent}"]
-        command += ["--object-store-memory=268435456", "--include-dashboard=true"]
-        node = subprocess.Popen(
-            command, env=environment, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        try:
+        port, dashboard = free_port(), free_port()
+        options = ["--num-cpus=2", f"--port={port}", f"--dashboard-port={dashboard}", "--include-dashboard=true"]
+        with run_head(Path(folder), environment, *options) as node:
             address = f"http://127.0.0.1:{dashboard}"
             wait_for_jobs(address, node)
             yield address, environment, home
-        finally:
-            os.killpg(node.pid, signal.SIGTERM)
-            try:
-                node.wait(10)
-            except subprocess.TimeoutExpired:
-                os.killpg(node.pid, signal.SIGKILL)
 
 
 def wait_for_jobs(address: str, node: subprocess.Popen[bytes]) -> None:

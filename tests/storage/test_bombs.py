@@ -33,6 +33,7 @@ BOMBS = {
 MOST_BYTES = 5 * 1024**3
 READ = """
 import json, resource, sys
+from pathlib import Path
 from rembert_ray.errors import ShardError
 from rembert_ray.storage.location import locate
 from rembert_ray.storage.parquet import read_footer, read_rows
@@ -45,7 +46,8 @@ for _ in range(2):
     except ShardError as error:
         refused.append(str(error))
 n_good = read_rows(good, 0, 3).num_rows
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+# Not ru_maxrss: a child begins with the peak of the process that forked it.
+peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
 is_limited = resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
 print(json.dumps({"refused": refused, "n_good": n_good, "peak": peak, "is_limited": is_limited}))
 """
