@@ -1,0 +1,29 @@
+"""The command line, `rembert-ray`: a file for each verb, a few lines over a function; heavy imports wait."""
+
+from __future__ import annotations
+
+import typer
+
+from rembert_ray.cli import convert, evaluate, gc, plan, run, sample, schema, status, tasks, verify, version
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Batch inference with multilingual encoders on Ray.",
+)
+
+# In the order of a job's life, which `--help` keeps.
+for verb in (
+    run.run,
+    plan.plan,
+    status.status,
+    sample.sample,
+    verify.verify,
+    gc.gc,
+    evaluate.evaluate,
+    tasks.tasks,
+    schema.schema,
+    convert.convert,
+    version.version,
+):
+    app.command()(verb)

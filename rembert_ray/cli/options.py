@@ -1,0 +1,39 @@
+"""What the verbs share: arguments, options, and how errors end the process."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+
+from rembert_ray.errors import RembertRayError
+
+ManifestArgument = Annotated[str, typer.Argument(help="YAML manifest: a path or a URL")]
+OutputArgument = Annotated[str, typer.Argument(help="the output of a job: a path or a URL")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="a.b=c", help="override a key of the manifest; may be repeated")
+]
+
+AllowRootOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-root",
+        metavar="ROOT",
+        help="refuse every place of the manifest that is not below this folder or URL prefix (s3://bucket/prefix, or "
+        "s3:// for all buckets); may be repeated. It narrows REMBERT_RAY_ALLOW_ROOTS, which has commas between roots",
+    ),
+]
+
+
+@contextmanager
+def reported() -> Iterator[None]:
+    """Errors of ours end the process with their exit code and a message, not with a traceback."""
+    try:
+        yield
+    except RembertRayError as error:
+        for line in error.lines:
+            print(f"error: {line}", file=sys.stderr)
+        raise typer.Exit(error.exit_code) from error
