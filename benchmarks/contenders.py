@@ -20,10 +20,10 @@ from benchmarks.padded import Forward, Vectors, count_tokens, pad_batches, run_b
 from benchmarks.peers import exported_forwards, load_transformers, transformers_forward
 from benchmarks.roof import ROOFS, linears_alone
 from benchmarks.turns import Contender
-from rembert_ray.engine.packing import Long, WindowTable
+from rembert_ray.engine.flops import count_flops
+from rembert_ray.engine.packing import WindowTable
 from rembert_ray.engine.prepacked import prepack_linears
 from rembert_ray.engine.runner import Runner
-from rembert_ray.models.config import EncoderConfig
 from rembert_ray.models.rembert import RemBertModel
 from rembert_ray.models.weight_map import BASE
 from rembert_ray.tasks.embed import EmbedHead
@@ -72,14 +72,6 @@ def load_models(n_layers: int) -> Models:
     if not prepack_linears(prepacked):
         print("this torch has no oneDNN: nothing is prepacked")
     return Models(plain, prepacked, transformers_forward(peer), exported_forwards(peer))
-
-
-def count_flops(lengths: Long, config: EncoderConfig) -> float:
-    """Additions and multiplications of the matrix products that these windows need."""
-    hidden, inner, n_layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
-    linear = 2 * hidden * (4 * hidden + 2 * inner)
-    per_token = n_layers * linear + 2 * config.embedding_size * hidden
-    return float(per_token * lengths.sum() + n_layers * 4 * hidden * (lengths**2).sum())
 
 
 def ours(name: str, model: RemBertModel, table: WindowTable, batch_tokens: int | None = None) -> Forwarder:

@@ -30,13 +30,13 @@ from benchmarks.contenders import (
     Models,
     choose_contenders,
     choose_roofs,
-    count_flops,
     load_models,
     ours,
 )
 from benchmarks.table import describe_machine, print_table, three
 from benchmarks.texts import CORPORA, SEED, windows_of
 from benchmarks.turns import by_round, ratio, take_turns
+from rembert_ray.engine.flops import count_flops
 from rembert_ray.engine.packing import Long, WindowTable, find_equal
 
 SHARD_TEXTS = 2000

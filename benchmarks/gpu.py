@@ -21,11 +21,11 @@ import numpy as np
 import torch
 
 from benchmarks.checkpoints import save_random
-from benchmarks.contenders import count_flops
 from benchmarks.padded import Vectors, pad_batches
 from benchmarks.table import describe_machine, print_table, three
 from benchmarks.texts import CORPORA, windows_of
 from benchmarks.turns import Contender, by_round, ratio, take_turns
+from rembert_ray.engine.flops import count_flops
 from rembert_ray.engine.packing import WindowTable
 from rembert_ray.engine.precision import use_fast_layers
 from rembert_ray.engine.runner import Runner

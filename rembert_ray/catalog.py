@@ -28,7 +28,7 @@ def describe_tasks() -> Iterator[str]:
         )
         written = (f"{field.name}: {field.type}" for field in task.schema(RemBertConfig()))
         yield f"{name}: {(kind.__doc__ or '').splitlines()[0]}"
-        yield f"  model   {_model_class(task.model_head)}"
+        yield f"  model   {model_class_name(task.model_head)}"
         yield f"  reads   {' | '.join(forms)}"
         yield f"  writes  {', '.join(written)}"
         yield "  head"
@@ -62,7 +62,8 @@ def manifest_schema() -> dict[str, Any]:
     return {"$schema": SCHEMA_DIALECT, "title": "rembert-ray manifest", **schema}
 
 
-def _model_class(head: str) -> str:
+def model_class_name(head: str) -> str:
+    """`token_classification` -> `ForTokenClassification`: what follows the family in the name of a model class."""
     if head == "base":
         return "Model"
     return "For" + "".join({"lm": "LM"}.get(word, word.title()) for word in head.split("_"))

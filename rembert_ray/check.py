@@ -8,11 +8,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from pydantic import ValidationError
-
 from rembert_ray.engine.documents import WindowOptions
 from rembert_ray.engine.precision import precision_fault, precision_warnings, processor_flags, resolve_precision
-from rembert_ray.errors import Fault, UnusableError, nearest
+from rembert_ray.errors import Fault, UnusableError
 from rembert_ray.fingerprint import Fingerprint, digest_model, digest_tokenizer, make_fingerprint
 from rembert_ray.footers import InputNeeds
 from rembert_ray.manifest import Manifest
@@ -21,13 +19,13 @@ from rembert_ray.models.config import CONFIG_FILE, AutoConfig, EncoderConfig
 from rembert_ray.models.inventory import digest_encoder, match, read_inventory
 from rembert_ray.plan import Plan, make_plan, resume_plan
 from rembert_ray.ray_faults import ray_faults
-from rembert_ray.schema_faults import faults_from
 from rembert_ray.storage.allowed import AllowedRoots
 from rembert_ray.storage.filesystem import explain
 from rembert_ray.storage.listing import expand_input, input_root, list_names
 from rembert_ray.storage.location import Location, locate
 from rembert_ray.storage.probe import CONTROL_FOLDER, probe_output
-from rembert_ray.tasks.base import COMMON_FIELDS, LIST_COLUMNS, Task, find_task
+from rembert_ray.task_check import check_task, located, resolve_columns
+from rembert_ray.tasks.base import COMMON_FIELDS, LIST_COLUMNS, Task
 from rembert_ray.tokenizers.auto import check_tokenizer
 
 NO_FINGERPRINT = Fingerprint({})
@@ -99,7 +97,7 @@ def check_job(manifest: Manifest, allowed: AllowedRoots | None = None, *, for_wr
         raise UnusableError([*faults.found, *refused])
     model = output = None
     with faults:
-        model = locate(manifest.model)
+        model = located(manifest, "model", manifest.model)
     with faults:
         output = _check_output(manifest, for_writing)
     if model is not None:
@@ -149,48 +147,8 @@ def _links_inside(key: KeyPath, place: str) -> list[Location]:
         raise UnusableError(explain(str(folder), error)) from error
 
 
-def check_task(manifest: Manifest) -> tuple[Task, list[Fault]]:
-    """The task of a manifest, and what is wrong with its parameters and columns.
-
-    A task with faults has its default parameters, so that the checks after this one can go on.
-
-    Raises:
-        UnusableError: no such task.
-    """
-    kind = find_task(manifest.task, manifest.where("task"))
-    known = {name for form in kind.input_forms for name in form}
-    faults = [
-        Fault(
-            manifest.where(f"input.columns.{name}"),
-            f"task {manifest.task} reads no column {name!r}",
-            nearest(name, known),
-        )
-        for name in manifest.input.columns
-        if name not in known
-    ]
-    if not faults and not any(set(form) >= manifest.input.columns.keys() for form in kind.input_forms):
-        forms = " or ".join(" and ".join(form) for form in kind.input_forms)
-        what = f"task {manifest.task} reads {forms}, not {' and '.join(manifest.input.columns)}"
-        faults.append(Fault(manifest.where("input.columns"), what, "name the columns of one of them"))
-    try:
-        parameters = kind.Parameters.model_validate(manifest.head)
-    except ValidationError as error:
-        parameters = kind.Parameters()
-        faults += faults_from(error, kind.Parameters, manifest.where, prefix=("head",))
-    task = kind(parameters)
-    task.form = tuple(resolve_columns(manifest, task))
-    return task, faults
-
-
-def resolve_columns(manifest: Manifest, task: Task) -> dict[str, str]:
-    """The task's word for each column it reads -> the column of the corpus: the first form with all that are named."""
-    named = manifest.input.columns
-    form = next((form for form in task.input_forms if set(form) >= named.keys()), task.input_forms[0])
-    return {name: named.get(name, name) for name in form}
-
-
 def _check_output(manifest: Manifest, for_writing: bool) -> Location:
-    output = locate(manifest.output.path)
+    output = located(manifest, "output.path", manifest.output.path)
     where = manifest.where("output.path")
     if output.is_local and RAY_WORKING_DIR in output.path:
         raise UnusableError(
@@ -321,6 +279,7 @@ def _plan(
     allowed: AllowedRoots,
 ) -> Plan:
     """The stored plan if there is one, else a new one; without `output` only the input is checked."""
+    located(manifest, "input.path", manifest.input.path)
     files = expand_input(manifest.input.path)
     if refused := allowed.file_faults(manifest.where("input.path"), (file.location for file in files)):
         raise UnusableError(refused)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from rembert_ray.errors import RembertRayError
 from rembert_ray.job import run
+from rembert_ray.report.fault_frames import print_error
 
 
 def main(job_file: str) -> None:
@@ -30,5 +31,5 @@ def main(job_file: str) -> None:
     try:
         sys.exit(run(arguments.manifest, (f"task={job.stem}", *arguments.set), allow_roots=arguments.allow_root))
     except RembertRayError as error:
-        sys.stderr.writelines(f"error: {line}\n" for line in error.lines)
+        print_error(error, [arguments.manifest])
         sys.exit(error.exit_code)

@@ -104,6 +104,11 @@ class ShardError(RembertRayError):
 def nearest(word: str, known: Iterable[str]) -> str:
     """`did you mean 'x'? ` when something known is close to `word`, else the sorted list of what is known."""
     options = sorted(known)
+    return did_you_mean(word, options) or "known: " + ", ".join(options)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`did you mean 'x'?` when something known is close to `word`, else nothing."""
     # Its time grows with the square of the word, which somebody else may have written.
-    close = difflib.get_close_matches(word[:LONGEST_WORD], options, n=1, cutoff=0.6)
-    return f"did you mean {close[0]!r}?" if close else "known: " + ", ".join(options)
+    close = difflib.get_close_matches(word[:LONGEST_WORD], sorted(known), n=1, cutoff=0.6)
+    return f"did you mean {close[0]!r}?" if close else ""

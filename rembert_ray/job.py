@@ -14,6 +14,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -22,13 +23,14 @@ from rich.console import Console
 from rembert_ray import cluster
 from rembert_ray.check import CheckedJob, check_job
 from rembert_ray.dispatch import Dispatch
-from rembert_ray.errors import RembertRayError, StorageError
+from rembert_ray.errors import RembertRayError, StoppedError, StorageError
+from rembert_ray.job_spec import job_spec
 from rembert_ray.manifest import load_manifest
 from rembert_ray.plan import Plan, describe, freeze_plan
 from rembert_ray.report import status, summary
+from rembert_ray.report.closing import Closing, check_against
 from rembert_ray.report.progress import ProgressLine
 from rembert_ray.report.tally import Tally
-from rembert_ray.stages.spec import JobSpec
 from rembert_ray.stop_signals import stop_signals_raise
 from rembert_ray.storage.allowed import AllowedRoots
 from rembert_ray.storage.commit import confirm_parts, count_errors, list_parts, refuse_parts_of_another_plan
@@ -36,8 +38,10 @@ from rembert_ray.storage.gc import STALE_AFTER_S, remove_files
 from rembert_ray.storage.lease import Lease, LeaseOwner
 from rembert_ray.waves import Waves
 
-SILENCES_PER_STALL = 3
-EXIT_DONE, EXIT_QUARANTINED = 0, 3
+if TYPE_CHECKING:
+    from rembert_ray.report.metrics import Metrics
+
+EXIT_DONE, EXIT_QUARANTINED, EXIT_STOPPED = 0, 3, StoppedError.exit_code
 
 
 def run(
@@ -45,32 +49,50 @@ def run(
     overrides: tuple[str, ...] = (),
     console: Console | None = None,
     allow_roots: Sequence[str] = (),
+    limit_rows: int | None = None,
 ) -> int:
     """Run a manifest to its end and return the exit code 0 or 3. `allow_roots`: see `AllowedRoots.given`.
+
+    With `limit_rows` it ends with 75 once so many rows are committed, as whole shards in the order of the plan, those
+    of earlier runs among them; the plan is that of the whole job, and a run without it goes on.
 
     Raises:
         RembertRayError: the job cannot be run or was interrupted; the error carries its exit code.
     """
-    console = console or Console(stderr=True, highlight=False, soft_wrap=True)
     allowed = AllowedRoots.given(allow_roots)
     with stop_signals_raise():
         checked = check_job(load_manifest(manifest_url, overrides, allowed), allowed)
-        run_id = secrets.token_hex(6)
-        with Lease.acquire(checked.output, LeaseOwner.this_process(run_id)) as lease:
-            plan = freeze_plan(checked.output, checked.plan)
-            console.print(describe(plan), markup=False)
-            done = list_parts(checked.output, plan.fingerprint.digest)
-            refuse_parts_of_another_plan(checked.output, plan.fingerprint.digest, plan.plan_id, done)
-            job = Job(checked, plan, run_id, lease, console, done)
-            if len(job.missing) == 0 and status.is_success(checked.output):
-                console.print(summary.already_done(checked.output, plan), markup=False)
-                return EXIT_DONE
-            return job.run()
+        return run_checked(checked, console or terminal(), limit_rows)
+
+
+def terminal() -> Console:
+    """Where a run says what it does, unless its caller has a console."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def run_checked(checked: CheckedJob, console: Console, limit_rows: int | None = None) -> int:
+    """See `run`."""
+    for warning in check_against(checked):
+        console.print(f"warning     {warning}", markup=False)
+    run_id = secrets.token_hex(6)
+    with Lease.acquire(checked.output, LeaseOwner.this_process(run_id)) as lease:
+        plan = freeze_plan(checked.output, checked.plan)
+        console.print(describe(plan), markup=False)
+        done = list_parts(checked.output, plan.fingerprint.digest)
+        refuse_parts_of_another_plan(checked.output, plan.fingerprint.digest, plan.plan_id, done)
+        job = Job(checked, plan, run_id, lease, console, done, limit_rows)
+        if len(job.missing) == 0 and status.is_success(checked.output):
+            console.print(summary.already_done(checked.output, plan), markup=False)
+            return EXIT_DONE
+        return job.run()
 
 
 @dataclass
 class Job:
-    """One run of a checked job, with the lease in hand."""
+    """One run of a checked job, with the lease in hand.
+
+    missing: the shards that are not there; wanted: those of them that this run makes, all unless there is a limit.
+    """
 
     checked: CheckedJob
     plan: Plan
@@ -78,49 +100,92 @@ class Job:
     lease: Lease
     console: Console
     done: npt.NDArray[np.int64]
+    limit_rows: int | None = None
     missing: npt.NDArray[np.int64] = field(init=False)
+    wanted: npt.NDArray[np.int64] = field(init=False)
     tally: Tally = field(init=False)
     dispatch: Dispatch = field(init=False)
+    metrics: Metrics | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.missing = np.setdiff1d(np.arange(self.plan.n_shards, dtype=np.int64), self.done)
         self.tally = Tally.of_plan(self.plan.shards, self.missing)
-        self.dispatch = Dispatch(self.missing, self.checked.manifest.limits.attempts)
+        self.wanted = self._up_to_limit()
+        self.dispatch = Dispatch(self.wanted, self.checked.manifest.limits.attempts)
+
+    def _up_to_limit(self) -> npt.NDArray[np.int64]:
+        """The first of the missing shards that bring the rows that are committed up to the limit."""
+        if self.limit_rows is None:
+            return self.missing
+        there = self.tally.n_rows_before
+        before_each = there + np.cumsum(np.r_[0, self.plan.shards["n_rows"].to_numpy()[self.missing]])[:-1]
+        return self.missing[before_each < self.limit_rows]
 
     def run(self) -> int:
         """Run what is missing and close the output; the exit code."""
         remove_files(self.checked.output, STALE_AFTER_S)
         try:
-            if len(self.missing):
+            if len(self.wanted):
                 self._run_missing()
-            return self._finish()
+            return self._finish() if len(self.wanted) == len(self.missing) else self._stop_at_limit()
         except RembertRayError as error:
+            if self.metrics is not None:
+                self.metrics.stopped()
             self._write_status("stopped", error.exit_code, str(error))
             raise
 
     def _run_missing(self) -> None:
+        from rembert_ray.report.metrics import Metrics
+
         if self.tally.n_shards_before:
             self.console.print(f"resume      {self.tally.n_shards_before} shards are there already", markup=False)
+        if len(self.wanted) < len(self.missing):
+            what = f"{len(self.wanted):,} of {len(self.missing):,} missing shards, up to {self.limit_rows:,} rows"
+            self.console.print(f"limit       {what}; the time to go is that of the whole job", markup=False)
         cluster.connect()
         pools = cluster.size_pools(self.checked.manifest)
         self.console.print(f"workers     {pools}", markup=False)
         if n_gpus := cluster.unused_gpus(self.checked.manifest):
             self.console.print(f"note        {n_gpus} GPUs are idle: set resources.gpus_per_actor to use them")
         self.tally.start()
+        self.metrics = Metrics(self.checked.manifest.task, str(self.checked.output), self.tally)
         # Entered again because Ray has set handlers of its own when it started.
         with stop_signals_raise(), ProgressLine(self.tally, self.console) as line:
             waves = Waves(
                 plan=self.plan,
-                spec=self._spec(pools.n_threads),
+                spec=job_spec(self.checked, self.plan, self.run_id, pools.n_threads),
                 pools=pools,
                 stall_s=self.checked.manifest.limits.stall_s,
                 dispatch=self.dispatch,
                 tally=self.tally,
                 lease=self.lease,
                 line=line,
+                metrics=self.metrics,
                 write_status=lambda: self._write_status("running"),
             )
             waves.run()
+
+    def _stop_at_limit(self) -> int:
+        """End before the job does, as was asked for; failed shards show in the exit code all the same."""
+        output, failures = self.checked.output, self.dispatch.failures
+        self._record_failures()
+        status.release_quarantined(output, set(list_parts(output, self.plan.fingerprint.digest).tolist()))
+        n_rows = self.tally.n_rows_before + self.tally.rows_done
+        counts = f"{n_rows:,} of {self.plan.n_rows:,} rows are committed"
+        message = f"stopped at --limit {self.limit_rows:,}: {counts}; run without it to go on"
+        exit_code = EXIT_QUARANTINED if failures else EXIT_STOPPED
+        self._write_status("stopped", exit_code, message)
+        if self.tally.shards_done or failures:
+            closing = Closing.look(self.checked, self.plan)
+            closing.write("stopped", exit_code)
+            if self.metrics is not None:
+                self.metrics.ended(len(failures), is_success=False, drift=closing.drift)
+            for text in summary.describe_end(
+                self.checked, self.plan, self.tally, failures, over_budget=False, closing=closing
+            ):
+                self.console.print(text, markup=False)
+        self.console.print(message, markup=False)
+        return exit_code
 
     def _finish(self) -> int:
         output, plan, failures = self.checked.output, self.plan, self.dispatch.failures
@@ -128,14 +193,20 @@ class Job:
         there = confirm_parts(output, plan.fingerprint.digest, np.arange(plan.n_shards, dtype=np.int64))
         status.release_quarantined(output, set(there.tolist()))
         over_budget = self._is_over_budget()
+        closing = Closing.look(self.checked, plan)
         is_complete = len(there) == plan.n_shards and not plan.refused
-        exit_code = EXIT_DONE if is_complete and not over_budget else EXIT_QUARANTINED
+        is_good = is_complete and not over_budget and not closing.is_withheld
+        exit_code = EXIT_DONE if is_good else EXIT_QUARANTINED
         if exit_code == EXIT_DONE:
             content = {"plan": plan.plan_id, "fingerprint": plan.fingerprint.digest, "run": self.run_id}
             counts = {"rows_in": plan.n_rows, "rows_out": plan.n_rows, "shards": plan.n_shards}
             status.close(output, content | counts | {"last_run": self.tally.to_dict()})
-        self._write_status("done" if exit_code == EXIT_DONE else "incomplete", exit_code)
-        for text in summary.describe_end(self.checked, plan, self.tally, failures, over_budget):
+        state = "done" if exit_code == EXIT_DONE else "incomplete"
+        self._write_status(state, exit_code)
+        closing.write(state, exit_code)
+        if self.metrics is not None:
+            self.metrics.ended(len(failures), is_success=exit_code == EXIT_DONE, drift=closing.drift)
+        for text in summary.describe_end(self.checked, plan, self.tally, failures, over_budget, closing):
             self.console.print(text, markup=False)
         return exit_code
 
@@ -159,30 +230,6 @@ class Job:
             return False
         self.tally.rows_with_error_before = count_errors(self.checked.output, self.plan.fingerprint.digest, self.done)
         return self.tally.share_with_error > limit
-
-    def _spec(self, n_threads: int) -> JobSpec:
-        checked = self.checked
-        batch_tokens = checked.manifest.resources.batch_tokens
-        return JobSpec(
-            task=checked.task,
-            config=checked.config,
-            model=checked.model,
-            output=checked.output,
-            columns=checked.columns,
-            kept=self.plan.schema,
-            renamed=checked.manifest.input.rename,
-            windows=checked.windows,
-            fingerprint=self.plan.fingerprint.digest,
-            plan_id=self.plan.plan_id,
-            run_id=self.run_id,
-            precision=checked.precision,
-            runs_on_gpu=checked.manifest.resources.gpus_per_actor > 0,
-            batch_tokens=None if batch_tokens == "auto" else batch_tokens,
-            n_threads=n_threads,
-            storage_s=checked.manifest.limits.storage_s,
-            silence_s=checked.manifest.limits.stall_s / SILENCES_PER_STALL,
-            footer={"task": checked.manifest.task},
-        )
 
     def _write_status(self, state: str, exit_code: int | None = None, message: str = "") -> None:
         values = {"state": state, "exit_code": exit_code, "message": message, "run": self.run_id}

@@ -189,7 +189,7 @@ class Resources(Section):
     actors: AutoCount = Field(default="auto", description="infer actors, one model each")
     # Not `auto`: what a job computes, and in which precision, must not depend on the cluster that it meets.
     gpus_per_actor: Gpus = Field(default=0.0, description="0: run on CPU; 1: a GPU for each actor; 0.5: half of one")
-    cpus_per_actor: AutoCpus = "auto"
+    cpus_per_actor: AutoCpus = Field(default="auto", description="CPUs of an infer actor, and its threads on a CPU")
     encoders: AutoCount = Field(default="auto", description="CPU workers that read and tokenize")
     batch_tokens: AutoCount = Field(default="auto", description="token budget of one forward pass")
 
@@ -213,6 +213,26 @@ class Limits(Section):
     storage_s: float = Field(
         default=120.0, ge=0, description="seconds for which a store that does not answer is tried again before the end"
     )
+
+
+class DriftLimits(Section):
+    """What the result is compared with, and when it has changed too much (see `rembert_ray/report/drift.py`)."""
+
+    against: Text | None = Field(default=None, description="the output of an earlier run; null: no comparison")
+    warn: float = Field(default=0.1, gt=0, description="population stability index from which on a feature is reported")
+    fail: float = Field(default=0.25, gt=0, description="index from which on the result counts as another one")
+    gate: bool = Field(
+        default=False, description="withhold _SUCCESS and end with exit code 3 when a feature reaches `fail`"
+    )
+
+    @model_validator(mode="after")
+    def _check_gate(self) -> DriftLimits:
+        if self.gate and self.against is None:
+            raise PydanticCustomError("gate", "drift.gate needs drift.against, the output to compare with")
+        if self.warn > self.fail:
+            message = "drift.warn ({warn}) must not be above drift.fail ({fail})"
+            raise PydanticCustomError("drift", message, {"warn": self.warn, "fail": self.fail})
+        return self
 
 
 def _section(default: type[Section]) -> Any:
@@ -250,6 +270,7 @@ class Manifest(Section):
         "int8: on a CPU with VNNI",
     )
     limits: Annotated[Limits, EmptyAsDefault] = _section(Limits)
+    drift: Annotated[DriftLimits, EmptyAsDefault] = _section(DriftLimits)
 
     _source: Source = PrivateAttr(default_factory=lambda: Source("manifest"))
 
@@ -259,7 +280,7 @@ class Manifest(Section):
 
     def places(self) -> list[tuple[KeyPath, str]]:
         """Every place that the manifest names, with its key: what is read from and what is written to."""
-        values = self.model_dump(include={"model", "input", "output", "head"})
+        values = self.model_dump(include={"model", "input", "output", "head", "drift"})
         found = ((path, _at(values, path)) for path in _place_keys(values))
         return [(path, place) for path, place in found if isinstance(place, str)]
 
@@ -275,10 +296,23 @@ def load_manifest(path_or_url: str, overrides: Sequence[str] = (), allowed: Allo
     Raises `UnusableError` with every fault of the file and the overrides at once, `StorageError` when a
     remote store does not answer.
     """
+    return manifest_from(read_source(path_or_url, overrides, allowed))
+
+
+def read_source(path_or_url: str, overrides: Sequence[str] = (), allowed: AllowedRoots | None = None) -> Source:
+    """The YAML of a manifest with overrides and paths as in `load_manifest`, and the faults of both, before any check.
+
+    Raises `UnusableError` when there is no text to read, `StorageError` when a remote store does not answer.
+    """
     allowed = AllowedRoots.given() if allowed is None else allowed
     if not locate(path_or_url).is_local and (refused := allowed.faults("manifest", path_or_url)):
         raise UnusableError(refused)
-    source = parse_yaml(_read_text(path_or_url), path_or_url)
+    return source_of(_read_text(path_or_url), path_or_url, overrides)
+
+
+def source_of(text: str, path_or_url: str, overrides: Sequence[str] = ()) -> Source:
+    """Like `read_source`, of a text that was read from `path_or_url`."""
+    source = parse_yaml(text, path_or_url)
     if isinstance(source.values, dict):
         for argument in overrides:
             apply_override(source, argument)
@@ -287,6 +321,11 @@ def load_manifest(path_or_url: str, overrides: Sequence[str] = (), allowed: Allo
         is_empty = source.values is None
         what = "the manifest is empty" if is_empty else "a manifest is a mapping of keys to values"
         source.faults.append(Fault(path_or_url, what, "start with `task: tag`, `model: ...`, `input:`, `output:`"))
+    return source
+
+
+def manifest_from(source: Source) -> Manifest:
+    """The manifest of a source, which it takes over. Raises `UnusableError` with every fault of both."""
     faults = list(source.faults)
     if isinstance(source.values, dict):
         try:
@@ -343,7 +382,7 @@ def _place_keys(values: Any) -> list[KeyPath]:
     heads = _at(values, ("head", "heads"))
     n_heads = len(heads) if isinstance(heads, list) else 0
     of_heads: list[KeyPath] = [("head", "heads", number, "model") for number in range(n_heads)]
-    return [("model",), ("input", "path"), ("output", "path"), *of_heads]
+    return [("model",), ("input", "path"), ("output", "path"), ("drift", "against"), *of_heads]
 
 
 def _at(values: Any, path: KeyPath) -> Any:

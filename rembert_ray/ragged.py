@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 Lengths = NDArray[np.integer] | NDArray[np.bool_] | Sequence[int]
@@ -40,3 +41,16 @@ def flat_values(lists: pa.Array) -> NDArray[Any]:
     if pa.types.is_fixed_size_list(items.type):
         return np.asarray(items.flatten()).reshape(-1, items.type.list_size)
     return np.asarray(items) if not pa.types.is_boolean(items.type) else items.to_numpy(zero_copy_only=False)
+
+
+def as_items(lists: pa.Array, values: pa.Array) -> pa.Array:
+    """`values`, one for each item of `lists` (flattened, so that null rows have none), as lists like these."""
+    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
+    bounds = pa.array(splits(lengths).astype(np.int32))
+    return pa.ListArray.from_arrays(bounds, values, mask=lists.is_null() if lists.null_count else None)
+
+
+def first_items(lists: pa.Array) -> pa.Array:
+    """The first item of each list; null where there is none."""
+    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
+    return pc.list_flatten(lists).take(pa.array(splits(lengths)[:-1], mask=lengths == 0))

@@ -5,12 +5,13 @@ Used for the manifest and, by the tasks, for the parameters in its `head`. It mu
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from rembert_ray.errors import Fault, nearest
+from rembert_ray.errors import Fault, did_you_mean, nearest
 from rembert_ray.manifest_source import KeyPath
 
 _RULES: dict[str, tuple[str, str]] = {
@@ -65,6 +66,8 @@ def _explain_error(details: dict[str, Any], model: type[BaseModel] | None, loc: 
         return "required key is missing", f"add `{loc[-1]}: ...`" + (f", {about}" if about else "")
     if kind in _RULES:
         what, fix = _RULES[kind]
+        if kind == "literal_error":
+            fix = did_you_mean(str(details["input"]), re.findall("'(.*?)'", details["ctx"]["expected"]))
         return what.format(got=_describe_value(details["input"]), **details.get("ctx", {})), fix
     return str(details["msg"]).removeprefix("Value error, "), ""
 

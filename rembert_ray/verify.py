@@ -39,7 +39,8 @@ _WINDOW = 256
 _PLAN_NAME = "/".join(PLAN_PATH)
 _STATUS_NAME = f"{CONTROL_FOLDER}/{status.STATUS}"
 _CONTROL_NAME = re.compile(
-    rf"{status.SUCCESS}|{_STATUS_NAME}|{CONTROL_FOLDER}/(?:lease-\d{{6,}}|stacks-\w+\.txt|quarantine/\w+-\d+\.json)"
+    rf"{status.SUCCESS}|{_STATUS_NAME}|{CONTROL_FOLDER}/"
+    rf"(?:run\.json|report\.html|lease-\d{{6,}}|stacks-\w+\.txt|quarantine/\w+-\d+\.json)"
 )
 _PLAN_AGAIN = "the job's command stores the same plan again while manifest and input are the same; verify again then"
 
@@ -122,7 +123,7 @@ class _Look:
             data = self._read(name)
             if data is not None and (fault := broken_seal(data)):
                 self._add("damaged", name, fault, "delete")
-            elif data is not None and not name.endswith(".txt"):
+            elif data is not None and not name.endswith((".txt", ".html")):
                 self.records[name] = json.loads(data)
         elif is_leftover(name):
             if not self.found.holder:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from rembert_ray import cluster
 from rembert_ray.cluster import Pools
@@ -19,6 +20,9 @@ from rembert_ray.storage.lease import Lease
 from rembert_ray.storage.probe import CONTROL_FOLDER
 from rembert_ray.storage.put import put_replacing
 from rembert_ray.storage.seal import sealed_text
+
+if TYPE_CHECKING:
+    from rembert_ray.report.metrics import Metrics
 
 STATUS_INTERVAL_S = 10.0
 
@@ -39,6 +43,7 @@ class Waves:
     tally: Tally
     lease: Lease
     line: ProgressLine
+    metrics: Metrics
     write_status: Callable[[], None]
     _came_back_at: float = field(default=0.0, init=False)
     _status_at: float = field(default=float("-inf"), init=False)
@@ -66,6 +71,7 @@ class Waves:
             except WorkersLostError as error:
                 if not self.dispatch.lose_workers():
                     raise
+                self.metrics.workers_lost()
                 self.line.print(f"retry       {error}")
 
     def _take(self, receipt: Envelope) -> None:
@@ -73,7 +79,9 @@ class Waves:
         if receipt.failure is None:
             self.dispatch.finish(shard)
             self.tally.add(receipt.facts, self.plan.shards["bytes"][shard].as_py())
+            self.metrics.committed(receipt.facts)
         else:
+            self.metrics.failed(is_suspect=receipt.is_suspect)
             stacks = receipt.facts.get("stacks", "")
             self.dispatch.fail(shard, receipt.failure, is_suspect=receipt.is_suspect, stacks=stacks)
         self.tally.shards_failed = len(self.dispatch.failures)
@@ -95,6 +103,7 @@ class Waves:
             if time.monotonic() - self._status_at > STATUS_INTERVAL_S:
                 self._status_at = time.monotonic()
                 self.write_status()
+                self.metrics.refresh()
 
     def _leave_stacks(self) -> str:
         """Leave the stacks of the driver and of all workers beside the output, and say where."""

@@ -57,7 +57,9 @@ def commit_shards(output: Location, plan: Plan, numbers: Iterable[int]) -> None:
     for number in numbers:
         s = plan.shard(number)
         part = Part(s.index, digest, s.plan_id, s.url, s.row_start, s.n_rows, attempt=f"run-{number}")
-        commit_part(output, part, rows_of(s), {"task": "tag"})
+        rows = rows_of(s)
+        n_errors = rows.num_rows - rows["error"].null_count
+        commit_part(output, part, rows, {"task": "tag", "n_errors": str(n_errors), "infer_s": "0.5"})
 
 
 def close(output: Location, plan: Plan) -> None:

@@ -68,6 +68,7 @@ def test_defaults(folder: Path) -> None:
         | {"gpus_per_actor": 0.0},
         "precision": "auto",
         "limits": {"errors": 1.0, "stall_s": 900.0, "attempts": 3, "storage_s": 120.0},
+        "drift": {"against": None, "warn": 0.1, "fail": 0.25, "gate": False},
     }
 
 

@@ -4,7 +4,25 @@ from __future__ import annotations
 
 import typer
 
-from rembert_ray.cli import convert, evaluate, gc, plan, run, sample, schema, status, tasks, verify, version
+from rembert_ray.cli import (
+    compare,
+    convert,
+    evaluate,
+    gc,
+    init,
+    inspect,
+    plan,
+    report,
+    retry,
+    run,
+    sample,
+    schema,
+    status,
+    tasks,
+    validate,
+    verify,
+    version,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -14,11 +32,17 @@ app = typer.Typer(
 
 # In the order of a job's life, which `--help` keeps.
 for verb in (
-    run.run,
+    init.init,
+    validate.validate,
+    inspect.inspect,
     plan.plan,
+    run.run,
     status.status,
     sample.sample,
+    report.report,
+    compare.compare,
     verify.verify,
+    retry.retry,
     gc.gc,
     evaluate.evaluate,
     tasks.tasks,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated
@@ -29,11 +28,16 @@ AllowRootOption = Annotated[
 
 
 @contextmanager
-def reported() -> Iterator[None]:
-    """Errors of ours end the process with their exit code and a message, not with a traceback."""
+def reported(*manifests: str, framed: bool | None = None) -> Iterator[None]:
+    """Errors of ours end the process with their exit code and a message, not with a traceback.
+
+    `manifests` are those that the person named, whose lines may be shown. `framed` False is a line for each fault, as
+    in logs; None (the default) is that unless stderr is a terminal.
+    """
     try:
         yield
     except RembertRayError as error:
-        for line in error.lines:
-            print(f"error: {line}", file=sys.stderr)
+        from rembert_ray.report.fault_frames import print_error
+
+        print_error(error, manifests, framed=framed)
         raise typer.Exit(error.exit_code) from error

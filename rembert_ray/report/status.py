@@ -44,8 +44,17 @@ def read(output: Location) -> dict[str, Any] | None:
 
     Raises `StorageError`.
     """
+    return _read(output.child(CONTROL_FOLDER, STATUS))
+
+
+def read_success(output: Location) -> dict[str, Any] | None:
+    """What `_SUCCESS` holds; None when there is none, or when it is damaged. Raises `StorageError`."""
+    return _read(output.child(SUCCESS))
+
+
+def _read(location: Location) -> dict[str, Any] | None:
     try:
-        data = read_bytes(output.child(CONTROL_FOLDER, STATUS))
+        data = read_bytes(location)
         values: dict[str, Any] = json.loads(data)
     except (FileNotFoundError, ValueError):
         return None

@@ -17,6 +17,7 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
+from rembert_ray.engine.flops import count_flops
 from rembert_ray.engine.packing import Long, WindowTable
 from rembert_ray.engine.precision import use_fast_layers, weights_dtype
 from rembert_ray.engine.runner import RunResult
@@ -41,6 +42,7 @@ class Infer:
         model = spec.task.load_model(spec.model, spec.config, weights_dtype(spec.precision), device)
         use_fast_layers(model, spec.precision)
         self.engine = spec.task.engine(model, device, spec.batch_tokens)
+        self.config = spec.config
 
     def __call__(self, sealed: pa.Table) -> pa.Table:
         """See `run_stage`. A device that broke takes the process along: only a new one can use it again."""
@@ -63,7 +65,8 @@ class Infer:
             windows = payload.window_table(table)
             result = self.engine.run(windows)
             envelope.table = _add_results(table, windows, result, self.engine.token_values)
-        envelope.facts |= asdict(result.facts) | {"inferred_at": this_process()}
+        flops = count_flops(windows.lengths, self.config)
+        envelope.facts |= asdict(result.facts) | {"inferred_at": this_process(), "flops": flops}
         return envelope
 
 

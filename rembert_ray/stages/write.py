@@ -5,11 +5,14 @@ The receipt that comes out is small: the driver sees nothing else of a shard.
 
 from __future__ import annotations
 
+import re
 import secrets
+from collections import Counter
 from importlib.metadata import version
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 import rembert_ray
 from rembert_ray.engine.documents import Decodable
@@ -18,6 +21,10 @@ from rembert_ray.stages import payload
 from rembert_ray.stages.envelope import Envelope, run_stage
 from rembert_ray.stages.spec import JobSpec
 from rembert_ray.storage.commit import Part, commit_part
+
+_NUMBER = re.compile(r"\d[\d,.]*")
+LONGEST_KIND = 60
+MOST_KINDS = 10
 
 
 class Write:
@@ -51,6 +58,7 @@ class Write:
         with envelope.timed("commit"):
             commit = commit_part(self.spec.output, part, rows, footer, budget_s=self.spec.storage_s)
         envelope.facts |= {
+            "error_kinds": count_kinds(rows.column("error")),
             "object": commit.location.name,
             "n_bytes": commit.n_bytes,
             "outcome": commit.outcome,
@@ -58,6 +66,16 @@ class Write:
         }
         envelope.table = None
         return envelope
+
+
+def count_kinds(errors: pa.ChunkedArray) -> dict[str, int]:
+    """How many rows have which error, numbers in the messages left out: a few kinds, whatever the rows hold."""
+    counted: Counter[str] = Counter()
+    for entry in pc.value_counts(errors.drop_null()).to_pylist():
+        counted[_NUMBER.sub("N", entry["values"])[:LONGEST_KIND]] += entry["counts"]
+    kinds = dict(counted.most_common(MOST_KINDS))
+    others = counted.total() - sum(kinds.values())
+    return kinds | ({"(others)": others} if others else {})
 
 
 VERSIONS = {

@@ -4,7 +4,8 @@ Credentials and endpoints come from the environment only, never from a URL, so t
 pickled and written into a Parquet footer: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or
 AWS_PROFILE and its files; AWS_ENDPOINT_URL or AWS_ENDPOINT_URL_S3; AWS_REGION; and FSSPEC_S3_ANON=true to read public
 data without any credentials (fsspec reads it when it is imported). This file decides which failures are worth another
-attempt (by exception class and HTTP status, never by message text); it reads and writes no data itself.
+attempt (by exception class and HTTP status, never by message text); it reads and writes no data itself. fsspec, which
+brings asyncio, is imported by what needs it: `validate` does not.
 """
 
 from __future__ import annotations
@@ -17,9 +18,6 @@ import threading
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
-
-import fsspec
-from fsspec.exceptions import FSTimeoutError
 
 from rembert_ray.errors import Fault, StorageError, UnusableError, nearest
 from rembert_ray.watchdog import beat
@@ -99,11 +97,16 @@ Result = TypeVar("Result")
 
 def check_scheme(scheme: str, where: str) -> None:
     """Raise `UnusableError` unless fsspec knows `scheme` and its package is installed."""
+    # s3fs is a dependency of this package, and takes a second to import.
+    if scheme in S3_SCHEMES:
+        return
+    import fsspec
+
     known = {*fsspec.available_protocols(), *S3_SCHEMES} - _NO_PLACES
     if scheme not in known:
         raise UnusableError(Fault(where, f"unknown scheme {scheme!r}", nearest(scheme, known)))
     try:
-        fsspec.get_filesystem_class("s3" if scheme in S3_SCHEMES else scheme)
+        fsspec.get_filesystem_class(scheme)
     except ImportError as error:
         fix = str(error) or f"install the fsspec package for {scheme}://"
         raise UnusableError(Fault(where, f"no package installed for {scheme}://", fix)) from error
@@ -120,6 +123,8 @@ def filesystem_for(scheme: str) -> Any:
     key = (os.getpid(), scheme, *settings)
     with _instances_lock:
         if key not in _instances:
+            import fsspec
+
             options = _s3_options() if scheme == "s3" else {}
             filesystem = fsspec.filesystem(scheme, skip_instance_cache=True, **options)
             if scheme == "s3":
@@ -129,6 +134,8 @@ def filesystem_for(scheme: str) -> Any:
 
 
 def _s3_options() -> dict[str, Any]:
+    import fsspec
+
     # One attempt: `retry_transient` is the one place that tries again, with one budget and one message.
     config: dict[str, Any] = {
         "connect_timeout": 5,
@@ -159,7 +166,11 @@ def storage_errors() -> tuple[type[Exception], ...]:
 
 
 def _transient_classes() -> tuple[type[Exception], ...]:
-    classes: tuple[type[Exception], ...] = (FSTimeoutError, TimeoutError, ConnectionError)
+    classes: tuple[type[Exception], ...] = (TimeoutError, ConnectionError)
+    if "fsspec" in sys.modules:
+        from fsspec.exceptions import FSTimeoutError
+
+        classes += (FSTimeoutError,)
     if "botocore" in sys.modules:
         from botocore import exceptions, parsers
 

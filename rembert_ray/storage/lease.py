@@ -299,8 +299,28 @@ class Lease:
             log.warning("old leases of %s are not deleted yet: %s", self._folder.parent, error)
 
 
-def lease_holder(output: Location, *, measure_age_s: Callable[[Location], float] = store_age_s) -> str:
-    """Who holds the lease of an output now, in words; "" when nobody does, or when that cannot be told.
+@dataclass(frozen=True)
+class Holder:
+    """Who wrote the last lease of an output, and whether it holds; `age_s` is None where that cannot be told.
+
+    since: when the lease was taken, ISO 8601 by the holder's own clock; age_s: of the last heartbeat, by the store's.
+    """
+
+    owner: LeaseOwner
+    since: str
+    age_s: float | None
+    is_released: bool
+    stale_after_s: float
+
+    @property
+    def is_held(self) -> bool:
+        """Whether a run is going on, as far as can be told: neither released, nor dead, nor silent for too long."""
+        is_stale = self.age_s is not None and self.age_s > self.stale_after_s
+        return not (self.is_released or is_stale or self.owner.is_dead)
+
+
+def last_holder(output: Location, *, measure_age_s: Callable[[Location], float] = store_age_s) -> Holder | None:
+    """Who wrote the last lease of an output; None when there is none, or when it is damaged.
 
     Takes nothing. Raises `StorageError` when the store refuses or gives out.
     """
@@ -311,19 +331,28 @@ def lease_holder(output: Location, *, measure_age_s: Callable[[Location], float]
         record = _Record.from_json(read_bytes(location)) if number else None
     except FileNotFoundError:
         # Pruned at this moment: somebody renews it.
-        return lease_holder(output, measure_age_s=measure_age_s)
+        return last_holder(output, measure_age_s=measure_age_s)
     except (ValueError, TypeError, KeyError):
-        return ""
+        return None
     except storage_errors() as error:
         raise StorageError(f"cannot read the lease: {explain(str(folder), error)}") from error
-    if record is None or record.state == "released" or record.owner.is_dead:
-        return ""
+    if record is None:
+        return None
     try:
-        is_stale = measure_age_s(location) > record.stale_after_s
+        age_s = None if record.state == "released" else measure_age_s(location)
     except storage_errors():
         # Gone, or nothing may be written here that would tell the store's time: it counts as held.
-        is_stale = False
-    return "" if is_stale else str(record.owner)
+        age_s = None
+    return Holder(record.owner, record.since, age_s, record.state == "released", record.stale_after_s)
+
+
+def lease_holder(output: Location, *, measure_age_s: Callable[[Location], float] = store_age_s) -> str:
+    """Who holds the lease of an output now, in words; "" when nobody does, or when that cannot be told.
+
+    Raises as `last_holder` does.
+    """
+    holder = last_holder(output, measure_age_s=measure_age_s)
+    return str(holder.owner) if holder is not None and holder.is_held else ""
 
 
 def _refuse_if_held(folder: Location, number: int, measure_age_s: Callable[[Location], float]) -> None:

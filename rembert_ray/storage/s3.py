@@ -19,9 +19,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from fsspec.asyn import sync
-from fsspec.exceptions import FSTimeoutError
-
 from rembert_ray.errors import ShardError
 from rembert_ray.storage.filesystem import filesystem_for, http_status
 
@@ -42,6 +39,8 @@ def call(method: str, path: str, *, n_bytes: int = 0, **arguments: Any) -> dict[
     Raises what s3fs raises: FileNotFoundError, PermissionError, OSError with botocore's ClientError as its
     cause; TimeoutError when the reply is not complete after `deadline_s(n_bytes)`.
     """
+    from fsspec.exceptions import FSTimeoutError
+
     bucket, _, key = path.partition("/")
     if not method.startswith("list_"):
         arguments["Key"] = key
@@ -109,6 +108,8 @@ def read_range(path: str, start: int, stop: int, etag: str = "") -> bytes:
     """
     if stop <= start:
         return b""
+    from fsspec.asyn import sync
+
     filesystem = filesystem_for("s3")
     seconds = deadline_s(stop - start)
     try:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -29,9 +30,10 @@ from rembert_ray.engine.documents import Decodable, Documents, WindowOptions, wi
 from rembert_ray.engine.packing import Long
 from rembert_ray.models.config import EncoderConfig
 from rembert_ray.models.weight_map import QUESTION_ANSWERING
-from rembert_ray.ragged import as_lists, flat_values, ragged_arange, splits
+from rembert_ray.ragged import as_items, as_lists, first_items, flat_values, ragged_arange, splits
 from rembert_ray.tasks import base
 from rembert_ray.text.answers import Double, Span, TokenScores, answer_bounds, best_spans
+from rembert_ray.text.shown import Mark, Shown
 from rembert_ray.text.words import word_bounds
 
 if TYPE_CHECKING:
@@ -131,6 +133,33 @@ class Answer(base.Task):
         offsets = as_lists(contexts.offsets, contexts.row_splits)
         return replace(documents, extras={**documents.extras, OFFSETS: offsets})
 
+    def features(self, rows: pa.Table) -> dict[str, pa.Array]:
+        """See `Task.features`, of the best answer of each row."""
+        answers = rows["answers"].combine_chunks()
+        best = pc.list_flatten(pc.list_slice(answers, 0, 1))
+        found = {"score": pc.struct_field(best, "score"), "characters": pc.utf8_length(pc.struct_field(best, "answer"))}
+        return found | {"null_score": rows["null_score"].combine_chunks(), "answers": pc.list_value_length(answers)}
+
+    def show(self, row: Mapping[str, Any], inputs: Mapping[str, Any] | None) -> Shown:
+        """See `Task.show`: the answers in their context, marked by their rank, under the question."""
+        answers = list(enumerate(row["answers"], start=1))
+        facts = [("null score", f"{row['null_score']:.3f}"), *([] if answers else [("answer", "none")])]
+        if inputs is None:
+            return Shown().plus(*((f"answer {rank}", _scored(one)) for rank, one in answers), *facts)
+        marks = (Mark(one["start"], one["end"], f"answer {rank}", one["score"]) for rank, one in answers)
+        empty = ((f"answer {rank}", _scored(one)) for rank, one in answers if not one["answer"])
+        return Shown(title=inputs["question"], text=inputs["context"], marks=tuple(marks)).plus(*empty, *facts)
+
+    def outcome(self, rows: pa.Table) -> base.Outcome:
+        """See `Task.outcome`: the best answer with its place, as the same words may stand there twice."""
+        best = pc.list_slice(rows["answers"].combine_chunks(), 0, 1)
+        flat = pc.list_flatten(best)
+        start, end = (pc.struct_field(flat, name).cast(pa.string()) for name in ("start", "end"))
+        place = pc.binary_join_element_wise(start, end, "-")
+        texts = pc.binary_join_element_wise(pc.struct_field(flat, "answer"), place, " @ ")
+        found = pc.binary_join(as_items(best, texts), "")
+        return base.Outcome(found, first_items(as_items(best, pc.struct_field(flat, "score"))))
+
     def decode(self, rows: Decodable, config: EncoderConfig) -> dict[str, pa.Array]:
         """See `Task.decode`."""
         opening = splits(rows.n_kept)[:-1]
@@ -163,6 +192,10 @@ class Answer(base.Task):
             {"answer": context[start:end], "score": math.exp(log_score), "start": start, "end": end}
             for log_score, start, end in spans
         ]
+
+
+def _scored(answer: Mapping[str, Any]) -> str:
+    return f"{answer['answer'] or 'no answer'} ({answer['score']:.3f})"
 
 
 def log_softmax(logits: NDArray[np.float32], lengths: Long) -> Double:

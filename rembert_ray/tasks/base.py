@@ -13,15 +13,18 @@ from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from rembert_ray.engine.documents import Decodable, Documents, WindowOptions, window_texts
 from rembert_ray.errors import Fault, UnusableError, nearest
 from rembert_ray.models.config import EncoderConfig
 from rembert_ray.models.weight_map import BASE, Weight, model_weights
+from rembert_ray.text.shown import Shown
 from rembert_ray.text.spans import trim_blanks
 
 if TYPE_CHECKING:
@@ -41,6 +44,18 @@ COMMON_FIELDS = (
     pa.field("truncated", pa.bool_(), nullable=False),
     pa.field("error", pa.string()),
 )
+
+
+class Outcome(NamedTuple):
+    """What a row came to, for a comparison; what a task has not is None, for all rows.
+
+    text: the result, equal texts being equal results; null: none. score: of the result. vectors: float32 `[rows,
+    dimensions]`, zeros where there is none; their angle is compared then.
+    """
+
+    text: pa.Array | None = None
+    score: pa.Array | None = None
+    vectors: NDArray[np.float32] | None = None
 
 
 class Parameters(BaseModel):
@@ -94,6 +109,39 @@ class Task(ABC):
     @abstractmethod
     def render(self, row: Mapping[str, Any]) -> str:
         """A row of the output as a line for a person."""
+
+    @abstractmethod
+    def show(self, row: Mapping[str, Any], inputs: Mapping[str, Any] | None) -> Shown:
+        """A row of the output, without an error, as a person should see it, for a terminal or a page to draw.
+
+        `inputs`: what the task read, by the names of `form`; None where it cannot be had.
+        """
+
+    @abstractmethod
+    def outcome(self, rows: pa.Table) -> Outcome:
+        """What counts as the result of each row when two outputs are compared; of rows with an error anything.
+
+        `rows`: the task's columns of an output, at least.
+        """
+
+    def steps(self, old: str, new: str) -> list[tuple[str, str]]:
+        """What the change from one `Outcome.text` to another one is made of, to be counted: pairs of old and new."""
+        return [(old, new)]
+
+    def heads(self) -> list[tuple[str, str, Task]]:
+        """The tasks whose columns are in the output: (name, prefix of the columns, task); itself if it is one."""
+        return [(self.name, "", self)]
+
+    def features(self, rows: pa.Table) -> dict[str, pa.Array]:
+        """What a report counts and a drift check compares, by name: arrays of text or of numbers, of any length.
+
+        `rows`: rows of an output without an error. Nulls are left out of the counts.
+        """
+        return {}
+
+    def vectors(self, rows: pa.Table) -> NDArray[np.float32] | None:
+        """The vectors of these rows of an output, `[vectors, dimensions]`; None for tasks that write none."""
+        return None
 
     @abstractmethod
     def decode(self, rows: Decodable, config: EncoderConfig) -> dict[str, pa.Array]:

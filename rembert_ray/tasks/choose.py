@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -23,6 +24,7 @@ from rembert_ray.models.config import EncoderConfig
 from rembert_ray.models.weight_map import MULTIPLE_CHOICE
 from rembert_ray.ragged import splits
 from rembert_ray.tasks import base
+from rembert_ray.text.shown import Bar, Shown
 
 if TYPE_CHECKING:
     import torch
@@ -116,6 +118,28 @@ class Choose(base.Task):
             truncated=truncated,
             errors=errors,
         )
+
+    def features(self, rows: pa.Table) -> dict[str, pa.Array]:
+        """See `Task.features`."""
+        choice = rows["choice"].combine_chunks().cast(pa.string())
+        return {"choice": choice, "score": rows["score"].combine_chunks()}
+
+    def show(self, row: Mapping[str, Any], inputs: Mapping[str, Any] | None) -> Shown:
+        """See `Task.show`: the choices with bars under the prompt."""
+        best, scores = row["choice"], row["scores"]
+        if inputs is None:
+            choices = [row["choice_text"] if index == best else f"choice {index}" for index in range(len(scores))]
+        else:
+            choices = inputs["choices"]
+        bars = (Bar(text, score) for text, score in zip(choices, scores, strict=True))
+        choice = ("choice", f"{best}: {row['choice_text']}")
+        return Shown(text="" if inputs is None else inputs["prompt"], bars=tuple(bars)).plus(choice)
+
+    def outcome(self, rows: pa.Table) -> base.Outcome:
+        """See `Task.outcome`: index and text of the choice."""
+        choice = rows["choice"].combine_chunks().cast(pa.string())
+        texts = pc.binary_join_element_wise(choice, rows["choice_text"].combine_chunks(), ": ")
+        return base.Outcome(texts, rows["score"].combine_chunks())
 
     def decode(self, rows: Decodable, config: EncoderConfig) -> dict[str, pa.Array]:
         """See `Task.decode`."""

@@ -8,10 +8,12 @@ a text.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -22,6 +24,7 @@ from rembert_ray.models.config import EncoderConfig
 from rembert_ray.models.weight_map import SEQUENCE_CLASSIFICATION
 from rembert_ray.ragged import splits
 from rembert_ray.tasks import base
+from rembert_ray.text.shown import Bar, Shown
 
 if TYPE_CHECKING:
     import torch
@@ -133,6 +136,31 @@ class Classify(base.TextTask):
             return super().encode(inputs, tokenizer, options)
         first, second = (tokenizer.encode_batch(inputs[name], add_special_tokens=False) for name in ("text", "pair"))
         return window_longer(first, second, tokenizer, options, segments=self.parameters.segments)
+
+    def features(self, rows: pa.Table) -> dict[str, pa.Array]:
+        """See `Task.features`. Where a text may have several labels, they all count."""
+        if self.parameters.threshold is None:
+            return {name: rows[name].combine_chunks() for name in ("label", "score")}
+        scores = rows["scores"].combine_chunks()
+        flat = pc.list_flatten(scores)
+        found = {name: pc.struct_field(flat, name) for name in ("label", "score")}
+        return found | {"labels": pc.list_value_length(scores)}
+
+    def show(self, row: Mapping[str, Any], inputs: Mapping[str, Any] | None) -> Shown:
+        """See `Task.show`: labels with bars; scores that are no shares, as those of regression, as facts."""
+        texts = [] if inputs is None else [inputs[name] for name in self.form]
+        scores = [(one["label"], one["score"]) for one in row["scores"]]
+        shown = Shown(text="\n".join(texts))
+        if all(0 <= score <= 1 for _, score in scores):
+            return replace(shown, bars=tuple(Bar(label, score) for label, score in scores))
+        return shown.plus(*((label, f"{score:.3f}") for label, score in scores))
+
+    def outcome(self, rows: pa.Table) -> base.Outcome:
+        """See `Task.outcome`: the label; where a text may have several, those that are written, sorted."""
+        if self.parameters.threshold is None:
+            return base.Outcome(rows["label"].combine_chunks(), rows["score"].combine_chunks())
+        labels = [" ".join(sorted(one["label"] for one in row or ())) for row in rows["scores"].to_pylist()]
+        return base.Outcome(pa.array(labels, pa.string()), rows["score"].combine_chunks())
 
     def decode(self, rows: Decodable, config: EncoderConfig) -> dict[str, pa.Array]:
         """See `Task.decode`."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -20,6 +21,7 @@ from rembert_ray.models.weight_map import BASE
 from rembert_ray.ragged import as_lists, flat_values, splits
 from rembert_ray.tasks import base
 from rembert_ray.text.sentences import split_sentences
+from rembert_ray.text.shown import Mark, Shown, sparkline
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
     from rembert_ray.tokenizers.base import PretrainedTokenizer
 
 Pooling = Literal["cls", "pooler", "mean", "max"]
+
+
+N_SPARKS = 32
 
 
 class EmbedParameters(base.Parameters):
@@ -142,6 +147,48 @@ class Embed(base.TextTask):
             return f"{kept} {_shown(row['embedding'])}"
         parts = row["embeddings"]
         return f"{kept} {len(parts)} vectors" + (f", {_shown(parts[0]['embedding'])} ..." if parts else "")
+
+    def features(self, rows: pa.Table) -> dict[str, pa.Array]:
+        """See `Task.features`."""
+        return {"norm": pa.array(np.linalg.norm(self.vectors(rows), axis=1))}
+
+    def vectors(self, rows: pa.Table) -> NDArray[np.float32]:
+        """All vectors of these rows, `[vectors, dimensions]`; one for each row where `head.vectors` is document."""
+        if self.parameters.vectors == "document":
+            vectors = rows["embedding"].combine_chunks()
+        else:
+            vectors = pc.struct_field(pc.list_flatten(rows["embeddings"].combine_chunks()), "embedding")
+        # `flatten` leaves out null rows, which have no vector.
+        return np.asarray(vectors.flatten(), dtype=np.float32).reshape(-1, vectors.type.list_size)
+
+    def show(self, row: Mapping[str, Any], inputs: Mapping[str, Any] | None) -> Shown:
+        """See `Task.show`: length, size and first numbers of the (first) vector, the parts of the text as marks."""
+        parts = row.get("embeddings") or []
+        vectors = [row["embedding"]] if "embedding" in row else [part["embedding"] for part in parts]
+        unit = "sentence" if self.parameters.vectors == "sentence" else "window"
+        marks = tuple(
+            Mark(part["start"], part["end"], f"{unit} {number}") for number, part in enumerate(parts, start=1)
+        )
+        shown = Shown(text="" if inputs is None else inputs["text"], marks=marks if inputs is not None else ())
+        if parts or not vectors:
+            shown = shown.plus(("vectors", str(len(vectors))))
+        if not vectors:
+            return shown
+        first = np.asarray(vectors[0], dtype=np.float64)
+        facts = {"dimensions": str(len(first)), "norm": f"{np.linalg.norm(first):.3f}"}
+        return shown.plus(*facts.items(), ("vector", sparkline(first[:N_SPARKS].tolist()) + " ..."))
+
+    def outcome(self, rows: pa.Table) -> base.Outcome:
+        """See `Task.outcome`: vectors, of a row with several ones their mean; of one with none zeros."""
+        vectors = self.vectors(rows)
+        if self.parameters.vectors == "document":
+            n_vectors = np.asarray(rows["embedding"].combine_chunks().is_valid()).astype(np.int64)
+        else:
+            n_vectors = np.asarray(pc.fill_null(pc.list_value_length(rows["embeddings"].combine_chunks()), 0), np.int64)
+        sums = np.zeros((rows.num_rows, vectors.shape[1]), np.float32)
+        np.add.at(sums, np.repeat(np.arange(rows.num_rows), n_vectors), vectors)
+        sums /= np.maximum(n_vectors, 1)[:, None]
+        return base.Outcome(None, None, sums)
 
     def decode(self, rows: Decodable, config: EncoderConfig) -> dict[str, pa.Array]:
         """See `Task.decode`."""

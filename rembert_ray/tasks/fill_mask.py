@@ -9,6 +9,7 @@ whose sequences would take more than 65,536 characters: masks times fills times 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import islice
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field
 
 from rembert_ray.engine.documents import Decodable, Documents, WindowOptions, window_texts
@@ -23,9 +25,10 @@ from rembert_ray.engine.narrowing import drop_empty_windows, keep_tokens, refuse
 from rembert_ray.engine.packing import Long
 from rembert_ray.models.config import EncoderConfig
 from rembert_ray.models.weight_map import MASKED_LM
-from rembert_ray.ragged import as_lists, flat_values, splits
+from rembert_ray.ragged import as_items, as_lists, first_items, flat_values, splits
 from rembert_ray.tasks import base
 from rembert_ray.text.masks import Mask, fill_mask, find_mask
+from rembert_ray.text.shown import Bar, Mark, Shown
 from rembert_ray.tokenizers.auto import cached_tokenizer
 from rembert_ray.tokenizers.word_pieces import describe_pieces, find_target
 
@@ -43,6 +46,8 @@ MAX_SCORED_TOKENS = 4096
 UNREAD = " that is read (text.long_documents: truncate)"
 MAX_SEQUENCE_CHARACTERS = 65_536
 MAX_RENDERED = 3
+# As RemBERT and RoBERTa write it; a tokenizer of another word is drawn without marks.
+WRITTEN_MASK = re.compile(r"\[MASK\]|<mask>")
 FILL = pa.struct(
     [
         pa.field("score", pa.float32(), nullable=False),
@@ -163,6 +168,16 @@ class FillMask(base.Task):
         masks = _find_masks(texts, encoding, whole.n_tokens, tokenizer)
         return replace(refuse_rows(drop_empty_windows(documents), reasons), extras={"masks": masks})
 
+    def features(self, rows: pa.Table) -> dict[str, pa.Array]:
+        """See `Task.features`, of the best fill of each mask; or the mean log-likelihood of a token."""
+        if self.parameters.score:
+            n_scored = rows["n_scored"].combine_chunks()
+            per_token = pc.divide(rows["pll"].combine_chunks(), pc.if_else(pc.greater(n_scored, 0), n_scored, None))
+            return {"pll_per_token": per_token}
+        masks = pc.list_flatten(rows["fills"].combine_chunks())
+        best = pc.list_flatten(pc.list_slice(masks, 0, 1))
+        return {"token": pc.struct_field(best, "token_str"), "score": pc.struct_field(best, "score")}
+
     def decode(self, rows: Decodable, config: EncoderConfig) -> dict[str, pa.Array]:
         """See `Task.decode`."""
         n_kept = sum_of_rows(rows.n_kept, rows.n_windows)
@@ -189,6 +204,31 @@ class FillMask(base.Task):
             pa.array(np.arange(len(tokens) + 1, dtype=np.int32) * tokens.shape[1]), fills, type=FILLS_OF_MASK
         )
         return {"fills": pa.ListArray.from_arrays(pa.array(splits(n_kept).astype(np.int32)), of_masks, type=FILLS)}
+
+    def show(self, row: Mapping[str, Any], inputs: Mapping[str, Any] | None) -> Shown:
+        """See `Task.show`: the best tokens of each mask with bars; without the text, the one with a mask filled."""
+        text = "" if inputs is None else inputs["text"]
+        if self.parameters.score:
+            perplexity = math.exp(min(-row["pll"] / max(row["n_scored"], 1), 700))
+            total = ("pll", f"{row['pll']:.1f} over {row['n_scored']} tokens")
+            return Shown(text=text).plus(total, ("pseudo-perplexity", f"{perplexity:.1f}"))
+        masks = {f"mask {number}": fills for number, fills in enumerate(row["fills"], start=1)}
+        bars = (Bar(fill["token_str"], fill["score"], mask) for mask, fills in masks.items() for fill in fills)
+        places = (found.span() for found in WRITTEN_MASK.finditer(text))
+        marks = (Mark(start, end, mask) for mask, (start, end) in zip(masks, places, strict=False))
+        filled = row["fills"][0][0]["sequence"] if row["fills"] and row["fills"][0] else None
+        return Shown(text=text or filled or "", marks=tuple(marks), bars=tuple(bars))
+
+    def outcome(self, rows: pa.Table) -> base.Outcome:
+        """See `Task.outcome`: the best token of each mask; of scored texts there is only the likelihood."""
+        if self.parameters.score:
+            return base.Outcome(None, rows["pll"].combine_chunks())
+        masks = rows["fills"].combine_chunks()
+        best = pc.list_slice(pc.list_flatten(masks), 0, 1)
+        fills = pc.list_flatten(best)
+        words = pc.binary_join(as_items(best, pc.struct_field(fills, "token_str")), "")
+        scores = first_items(as_items(best, pc.struct_field(fills, "score")))
+        return base.Outcome(pc.binary_join(as_items(masks, words), " | "), first_items(as_items(masks, scores)))
 
     def render(self, row: Mapping[str, Any]) -> str:
         """The text with its first mask filled, and the best fills of each mask; or the score."""

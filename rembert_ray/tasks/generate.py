@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
 from rembert_ray.engine.documents import Decodable, Documents, WindowOptions
@@ -20,6 +21,7 @@ from rembert_ray.models.generation_options import GenerationOptions
 from rembert_ray.models.weight_map import CAUSAL_LM
 from rembert_ray.ragged import ragged_arange, splits
 from rembert_ray.tasks import base
+from rembert_ray.text.shown import Mark, Shown
 from rembert_ray.tokenizers.auto import cached_tokenizer
 
 if TYPE_CHECKING:
@@ -169,6 +171,26 @@ class Generate(base.Task):
             errors=errors,
             extras={"last_id": pa.array(last)},
         )
+
+    def features(self, rows: pa.Table) -> dict[str, pa.Array]:
+        """See `Task.features`."""
+        names = ("finish_reason", "n_new_tokens")
+        characters = pc.utf8_length(rows["generated_text"].combine_chunks())
+        return {name: rows[name].combine_chunks() for name in names} | {"characters": characters}
+
+    def show(self, row: Mapping[str, Any], inputs: Mapping[str, Any] | None) -> Shown:
+        """See `Task.show`: the continuation, marked behind its prompt."""
+        text, prompt = row["generated_text"], "" if inputs is None else inputs["prompt"]
+        if not self.parameters.return_full_text:
+            text = prompt + text
+        is_known = inputs is not None or not self.parameters.return_full_text
+        marks = (Mark(len(prompt), len(text), "generated"),) if is_known else ()
+        facts = {"new tokens": str(row["n_new_tokens"]), "finished": row["finish_reason"]}
+        return Shown(text=text, marks=marks).plus(*facts.items())
+
+    def outcome(self, rows: pa.Table) -> base.Outcome:
+        """See `Task.outcome`: the text."""
+        return base.Outcome(rows["generated_text"].combine_chunks())
 
     def decode(self, rows: Decodable, config: EncoderConfig) -> dict[str, pa.Array]:
         """See `Task.decode`."""

@@ -21,6 +21,7 @@ from rembert_ray.models.weight_map import BASE, Weight, model_weights
 from rembert_ray.ragged import splits
 from rembert_ray.storage.location import locate
 from rembert_ray.tasks import base
+from rembert_ray.text.shown import Shown
 
 if TYPE_CHECKING:
     import torch
@@ -170,6 +171,42 @@ class Several(base.TextTask):
             {head.prefix + field.name: field for field in task.schema(own)}
             for head, task, own in zip(self.parameters.heads, self.tasks, configs, strict=True)
         ]
+
+    def features(self, rows: pa.Table) -> dict[str, pa.Array]:
+        """See `Task.features`, under the names of the heads' columns."""
+        found: dict[str, pa.Array] = {}
+        for head, task in zip(self.parameters.heads, self.tasks, strict=True):
+            own = rows.select([name for name in rows.column_names if name.startswith(head.prefix)])
+            own = own.rename_columns([name.removeprefix(head.prefix) for name in own.column_names])
+            name = head.prefix.rstrip("_.") or task.name
+            found |= {f"{name}.{key}": values for key, values in task.features(own).items()}
+        return found
+
+    def heads(self) -> list[tuple[str, str, base.Task]]:
+        """See `Task.heads`."""
+        pairs = zip(self.parameters.heads, self.tasks, strict=True)
+        return [(head.prefix.rstrip("_.") or task.name, head.prefix, task) for head, task in pairs]
+
+    def show(self, row: Mapping[str, Any], inputs: Mapping[str, Any] | None) -> Shown:
+        """See `Task.show`: what the heads show, in one text."""
+        found = Shown(text="" if inputs is None else inputs["text"])
+        for name, prefix, task in self.heads():
+            own = {key.removeprefix(prefix): value for key, value in row.items() if key.startswith(prefix)}
+            shown = task.show(own, inputs)
+            if not found.text:
+                found = replace(found, text=shown.text)
+            marks = shown.marks if shown.text == found.text else ()
+            found = replace(
+                found,
+                marks=(*found.marks, *(replace(mark, label=prefix + mark.label) for mark in marks)),
+                bars=(*found.bars, *(replace(bar, group=name) for bar in shown.bars)),
+                facts=(*found.facts, *((prefix + key, value) for key, value in shown.facts)),
+            )
+        return found
+
+    def outcome(self, rows: pa.Table) -> base.Outcome:
+        """See `Task.outcome`: each head has its own, see `heads`."""
+        raise TypeError("several has an outcome for each of its heads")
 
     def load_model(
         self, folder: Location, config: EncoderConfig, dtype: torch.dtype, device: torch.device

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -18,8 +19,9 @@ from rembert_ray.engine.packing import Long
 from rembert_ray.errors import nearest
 from rembert_ray.models.config import EncoderConfig
 from rembert_ray.models.weight_map import TOKEN_CLASSIFICATION
-from rembert_ray.ragged import splits
+from rembert_ray.ragged import as_items, splits
 from rembert_ray.tasks import base
+from rembert_ray.text.shown import Mark, Shown
 from rembert_ray.text.spans import Aggregation, Entities, LabelScheme, decode_entities, find_word_starts, label_words
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from rembert_ray.tokenizers.base import PretrainedTokenizer
 
 MAX_RENDERED = 14
+NO_ENTITY = "no entity"
 ENTITY = pa.struct(
     [
         pa.field("entity_group", pa.string(), nullable=False),
@@ -117,6 +120,44 @@ class Tag(base.TextTask):
         entities = row["entities"]
         line = " ".join(f"{entity['word']}/{entity['entity_group']}" for entity in entities[:MAX_RENDERED])
         return line + (f" ... {len(entities) - MAX_RENDERED} more" if len(entities) > MAX_RENDERED else "")
+
+    def features(self, rows: pa.Table) -> dict[str, pa.Array]:
+        """See `Task.features`."""
+        entities = rows["entities"].combine_chunks()
+        flat = pc.list_flatten(entities)
+        found = {"label": pc.struct_field(flat, "entity_group"), "score": pc.struct_field(flat, "score")}
+        return found | {"entities": pc.list_value_length(entities)}
+
+    def show(self, row: Mapping[str, Any], inputs: Mapping[str, Any] | None) -> Shown:
+        """See `Task.show`: the entities in the text, or one after the other where there is no text."""
+        entities = row["entities"]
+        if inputs is None:
+            text = " ".join(entity["word"] for entity in entities)
+            ends = np.cumsum([len(entity["word"]) + 1 for entity in entities], dtype=np.int64) - 1
+            places = [(int(end) - len(entity["word"]), int(end)) for entity, end in zip(entities, ends, strict=True)]
+        else:
+            (text,) = _texts({name: [value] for name, value in inputs.items()})
+            places = [(entity["start"], entity["end"]) for entity in entities]
+        marks = (
+            Mark(start, end, entity["entity_group"], entity["score"])
+            for (start, end), entity in zip(places, entities, strict=True)
+        )
+        return Shown(text=text, marks=tuple(marks))
+
+    def outcome(self, rows: pa.Table) -> base.Outcome:
+        """See `Task.outcome`: `start-end:LABEL start-end:LABEL ...`."""
+        entities = rows["entities"].combine_chunks()
+        flat = pc.list_flatten(entities)
+        start, end, label = (pc.struct_field(flat, name).cast(pa.string()) for name in ("start", "end", "entity_group"))
+        each = pc.binary_join_element_wise(pc.binary_join_element_wise(start, end, "-"), label, ":")
+        return base.Outcome(pc.binary_join(as_items(entities, each), " "))
+
+    def steps(self, old: str, new: str) -> list[tuple[str, str]]:
+        """See `Task.steps`: the labels of each place that is labelled otherwise."""
+        before, after = (dict(item.split(":", 1) for item in text.split(" ") if ":" in item) for text in (old, new))
+        places = sorted(before.keys() | after.keys())
+        pairs = [(before.get(place, NO_ENTITY), after.get(place, NO_ENTITY)) for place in places]
+        return [pair for pair in pairs if pair[0] != pair[1]]
 
     def decode(self, rows: Decodable, config: EncoderConfig) -> dict[str, pa.Array]:
         """See `Task.decode`."""

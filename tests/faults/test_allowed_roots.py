@@ -185,7 +185,7 @@ def test_a_manifest_at_a_url_must_be_allowed_too(tmp_path):
 def test_the_verbs_take_the_option(job, tmp_path, verb):
     ended = CliRunner().invoke(app, [verb, job, "--allow-root", str(tmp_path / "a"), "--allow-root", "s3://"])
     assert ended.exit_code == 2
-    assert ended.output.count(f"{REFUSED}: {tmp_path}/a, s3:// (") == 3
+    assert ended.output.count(f"{REFUSED}: {tmp_path}/a, s3://") == 3
     assert not (tmp_path / "data" / "out").exists()
 
 

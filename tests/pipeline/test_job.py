@@ -15,6 +15,7 @@ from rich.console import Console
 from rembert_ray.errors import LeaseHeldError, UnusableError
 from rembert_ray.job import run
 from rembert_ray.report import status
+from rembert_ray.report.run_record import read_record
 from rembert_ray.storage.lease import Lease, LeaseOwner
 from rembert_ray.storage.location import locate
 from tests.conftest import write_corpus, write_manifest
@@ -215,3 +216,34 @@ def test_embeddings_are_read_by_plain_readers(manifest, tmp_path):
     assert pq.read_table(tmp_path / "vectors").schema.field("embedding").type == pa.list_(
         pa.field("element", pa.float16()), 32
     )
+
+
+def test_a_report_lies_beside_the_output_and_a_closed_gate_withholds_success(manifest, corpus, tmp_path):
+    assert run_quietly(manifest)[0] == 0
+    record = read_record(locate(str(tmp_path / "out")), "x")
+    assert record is not None
+    assert record.outcome.exit_code == 0
+    assert record.outcome.sentence.startswith("All 300 rows are there, 5 of them with an error")
+    assert (tmp_path / "out/_rembert_ray/report.html").read_text().startswith("<!doctype html>")
+    # Every text of the next night is one word.
+    for path in corpus.rglob("*.parquet"):
+        write_corpus(path, ["light"] * 60)
+    gate = ("output.path=" + str(tmp_path / "night"), "drift.against=" + str(tmp_path / "out"), "drift.gate=true")
+    code, shown = run_quietly(manifest, *gate)
+    assert code == 3
+    assert "withheld    there is no _SUCCESS: drift.gate is closed" in shown
+    assert "drift.gate=false" in shown.splitlines()[-1]
+    assert not (tmp_path / "night/_SUCCESS").exists()
+    parts = parts_of(tmp_path / "night")
+    assert run_quietly(manifest, *gate)[0] == 3, "it stays closed"
+    code, shown = run_quietly(manifest, *gate, "drift.gate=false")
+    assert code == 0
+    assert "drift       drift against" in shown
+    assert parts_of(tmp_path / "night") == parts
+    assert (tmp_path / "night/_SUCCESS").exists()
+
+
+def test_a_gate_with_nothing_to_compare_with_is_refused_before_anything_starts(manifest, tmp_path):
+    with pytest.raises(UnusableError, match="has no record of a run"):
+        run(str(manifest), ("drift.against=" + str(tmp_path / "nothing"), "drift.gate=true"))
+    assert not (tmp_path / "out/_rembert_ray/plan.parquet").exists()

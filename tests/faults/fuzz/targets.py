@@ -20,7 +20,6 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rembert_ray.check import check_task
 from rembert_ray.errors import Fault, RembertRayError, printable
 from rembert_ray.fingerprint import Fingerprint
 from rembert_ray.footers import InputNeeds, _summarize
@@ -34,6 +33,7 @@ from rembert_ray.storage.footer_trial import FooterTrial
 from rembert_ray.storage.listing import expand_input
 from rembert_ray.storage.location import Location
 from rembert_ray.storage.parquet import read_rows
+from rembert_ray.task_check import check_task
 from rembert_ray.tasks.base import find_task, task_names
 from rembert_ray.tokenizers.auto import check_tokenizer
 
