@@ -7,7 +7,7 @@ BENCHMARKS := $(filter-out $(if $(wildcard /dev/nvidia0),,bench-gpu),\
 	$(patsubst benchmarks/%.py,bench-%,$(shell grep -l '"--smoke"' benchmarks/*.py)))
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint bench $(BENCHMARKS) clean
+.PHONY: demo test lint docs bench $(BENCHMARKS) clean
 .NOTPARALLEL:
 
 demo: .venv/installed-demo
@@ -20,6 +20,11 @@ lint: .venv/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The reference pages anew, then the site into build/site.
+docs: .venv/installed-test
+	$(BIN)/python docs/reference.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # One after the other into out/bench/*.md, each from `make bench-<name>`; `make -k bench` goes on after one that fails.
 bench: $(BENCHMARKS)
@@ -44,5 +49,5 @@ clean:
 	touch $@
 
 .venv/installed-test: .venv/installed-demo
-	$(PIP) --editable ".[test,bench]"
+	$(PIP) --editable ".[test,bench,docs]"
 	touch $@

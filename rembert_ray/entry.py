@@ -3,6 +3,7 @@
 python jobs/tag.py                                          the manifest manifests/tag.yaml, on the embedded demo
 python jobs/tag.py --manifest s3://bucket/tag.yaml          any manifest of the same task
 python jobs/tag.py --set output.path=/data/out --set sharding.rows=5000
+python jobs/tag.py --dry-run                                check everything, try a few rows, write nothing
 python jobs/tag.py --allow-root /data                       nothing outside of /data is read or written
 """
 
@@ -15,6 +16,7 @@ from pathlib import Path
 from rembert_ray.errors import RembertRayError
 from rembert_ray.job import run
 from rembert_ray.report.fault_frames import print_error
+from rembert_ray.trial import dry_run
 
 
 def main(job_file: str) -> None:
@@ -27,9 +29,14 @@ def main(job_file: str) -> None:
     parser.add_argument(
         "--allow-root", action="append", default=[], metavar="ROOT", help="see `rembert-ray run --help`"
     )
+    parser.add_argument("--limit", type=int, metavar="ROWS", help="see `rembert-ray run --help`")
+    parser.add_argument("--dry-run", action="store_true", help="see `rembert-ray run --help`")
     arguments = parser.parse_args()
+    overrides, roots = (f"task={job.stem}", *arguments.set), arguments.allow_root
     try:
-        sys.exit(run(arguments.manifest, (f"task={job.stem}", *arguments.set), allow_roots=arguments.allow_root))
+        if arguments.dry_run:
+            sys.exit(dry_run(arguments.manifest, overrides, roots))
+        sys.exit(run(arguments.manifest, overrides, allow_roots=roots, limit_rows=arguments.limit))
     except RembertRayError as error:
         print_error(error, [arguments.manifest])
         sys.exit(error.exit_code)

@@ -42,7 +42,7 @@ class Comparison:
         """For a terminal or a log, without the changed rows."""
         for name, side in (("old", self.old), ("new", self.new)):
             missing = f", {side.n_missing:,} of {side.plan.n_shards:,} shards are not there" if side.n_missing else ""
-            yield f"{name:<11} {side.url}: {side.n_rows:,} rows{missing}"
+            yield printable(f"{name:<11} {side.url}: {side.n_rows:,} rows{missing}")
         if not self.differences:
             yield "jobs        the same manifest, model and parameters"
         for item in self.differences[:MOST_DIFFERENCES]:

@@ -102,7 +102,7 @@ def test_where_takes_rows_by_kept_and_by_written_columns(tmp_path):
     found = sample_rows(output, plan, 100, where=parse_where(["label=de", "n_tokens=8"]))
     assert ids(found) == ["1-1"]
     # One shard has more of them than its share: the others have none.
-    assert ids(sample_rows(output, plan, 4, where={"file": "2"})) == ["2-0", "2-1", "2-2", "2-3"]
+    assert len({*ids(sample_rows(output, plan, 4, where={"file": "2"}))} & {f"2-{row}" for row in range(5)}) == 4
     assert len(sample_rows(output, plan, 9, where={"file": "2"})) == 5
     assert sample_rows(output, plan, 9, where={"truncated": "true"}) == []
     with pytest.raises(UnusableError, match="did you mean 'label'"):

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from rembert_ray.check import check_job
 from rembert_ray.errors import UnusableError
 from rembert_ray.manifest import load_manifest
+from rembert_ray.report.closing import Closing
 from rembert_ray.report.summary import describe_end
 from rembert_ray.tasks import fill_mask
 from rembert_ray.text.windows import cut_windows
@@ -255,7 +256,8 @@ def test_targets_that_are_no_single_token_are_warned_of(folders, tmp_path):
         n_shards_before=0, shards_done=0, rows_done=0, rows_with_error=0, n_tokens=0, n_windows=0, n_tokens_computed=0,
         rows_per_s=0, tokens_per_s=0, elapsed_s=1, seconds={}, n_bytes=0,
     )  # fmt: skip
-    lines = list(describe_end(checked, checked.plan, tally, {}, over_budget=False))
+    closing = Closing(checked, checked.plan)
+    lines = list(describe_end(checked, checked.plan, tally, {}, False, closing))
     assert [line for line in lines if line.startswith("warning")] == [f"warning     {w}" for w in checked.warnings]
 
 
