@@ -79,7 +79,6 @@ def test_layers_look_one_way_and_transformers_is_never_imported(path):
         "trial",
         "report.shown_terminal",
         "comparison.view",
-        "comparison.compare",
         "cli",
         "evaluation.evaluate",
         "tasks.tag",

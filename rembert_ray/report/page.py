@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from markupsafe import Markup, escape
 from ruamel.yaml import YAML
 
-from rembert_ray.errors import printable
+from rembert_ray.errors import ShardError, printable
 from rembert_ray.plan import Plan
 from rembert_ray.report import charts
 from rembert_ray.report.observation import Observation
@@ -198,7 +198,10 @@ class _Row:
 
 
 def _rows(output: Location, plan: Plan, task: Task) -> list[_Row]:
-    samples = with_inputs(sample_rows(output, plan, N_ROWS), plan, task)
+    try:
+        samples = with_inputs(sample_rows(output, plan, N_ROWS), plan, task)
+    except ShardError:
+        return []  # A part is damaged: the page says how many are, and nothing in it depends on these rows.
     shown = [view(sample, plan, task) for sample in samples]
     tint_of = tints((mark.label for each in shown for mark in each.marks), len(charts.GROUP_COLOURS))
     return [_Row(each.title, list(_pieces(each, tint_of)), each.bars[:N_ROW_BARS], each.facts) for each in shown]

@@ -163,7 +163,8 @@ def _speed(parts: Sequence[PartFacts], factor: float) -> Speed | None:
     began, ended = min(part.began for part in parts), max(part.ended for part in parts)
     seconds = max(ended - began, 1e-3)
     workers = {part.worker for part in parts}
-    stages = {phase: round(factor * sum(part.seconds[phase] for part in parts), 3) for phase in PHASES}
+    # Not the commit, which is still to come when a footer is written.
+    stages = {phase: round(factor * sum(part.seconds[phase] for part in parts), 3) for phase in PHASES[:-1]}
     slowest = sorted(parts, key=lambda part: -sum(part.seconds.values()))[:N_SLOWEST]
     return Speed(
         run=parts[-1].run,

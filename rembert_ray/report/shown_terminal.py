@@ -26,7 +26,7 @@ PALETTE = tuple(
     )
 )
 BAR_CELLS = 24
-LABEL_CELLS = 28
+LABEL_CELLS = 44
 FACT_CHARACTERS = 200
 MOST_BARS = 5
 # Of more marks in one text only the labels are shown: numbers would drown it.
@@ -61,7 +61,8 @@ def draw(shown: Shown, styles: Mapping[str, str]) -> Iterator[Text]:
         bars = [bar for bar in shown.bars if bar.group == group]
         if group:
             yield Text(visible(group), style="italic")
-        yield from (_bar(bar) for bar in bars[:MOST_BARS])
+        cells = max(cell_len(visible(bar.label[:FACT_CHARACTERS])) for bar in bars[:MOST_BARS])
+        yield from (_bar(bar, min(cells, LABEL_CELLS)) for bar in bars[:MOST_BARS])
         if len(bars) > MOST_BARS:
             yield Text(f"  ... {len(bars) - MOST_BARS} more", style="dim")
     if shown.facts:
@@ -112,13 +113,13 @@ def _score(score: float | None) -> str:
     return "" if score is None or score >= 0.995 else f" {score:.2f}"
 
 
-def _bar(bar: Bar) -> Text:
+def _bar(bar: Bar, cells: int) -> Text:
     share = min(max(bar.share, 0.0), 1.0)
     full = round(share * BAR_CELLS)
     label = visible(bar.label[:FACT_CHARACTERS])
-    if cell_len(label) > LABEL_CELLS:
-        label = set_cell_size(label, LABEL_CELLS - 3) + "..."
-    line = Text("  " + set_cell_size(label, LABEL_CELLS) + " ", no_wrap=True, overflow="crop")
+    if cell_len(label) > cells:
+        label = set_cell_size(label, cells - 3) + "..."
+    line = Text("  " + set_cell_size(label, cells) + " ", no_wrap=True, overflow="crop")
     line.append("█" * full, style="cyan")
     line.append("·" * (BAR_CELLS - full), style="dim")
     return line.append(f" {bar.share:.3f}")

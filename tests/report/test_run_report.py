@@ -64,7 +64,7 @@ def test_the_record_counts_what_is_there(tmp_path: Path) -> None:
     assert record.speed is not None
     # Six shards, begun ten seconds apart, of three seconds of inference and ten in all: 18 of the 60 seconds.
     assert record.speed.seconds == 60
-    assert record.speed.stages == {"read": 6, "encode": 12, "infer": 18, "decode": 24, "commit": 0}
+    assert record.speed.stages == {"read": 6, "encode": 12, "infer": 18, "decode": 24}
     assert record.speed.busy == pytest.approx(18 / 60, abs=1e-3)
     made = sum((interval.end_s - interval.start_s) * interval.tokens_per_s for interval in record.speed.intervals)
     assert made == pytest.approx(counts.tokens, rel=1e-3)

@@ -163,7 +163,7 @@ def test_bars_stand_in_one_column_whatever_the_script():
     from rich.cells import cell_len
 
     lines = drawn(draw(shown, {})).splitlines()
-    assert {cell_len(line.split("\u2588")[0]) for line in lines} == {31}
+    assert {cell_len(line.split("\u2588")[0]) for line in lines} == {47}
     assert all(cell_len(line) <= 80 for line in lines)
 
 
