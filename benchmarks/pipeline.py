@@ -42,6 +42,7 @@ from rembert_ray.engine.runner import Engine
 from rembert_ray.job import run
 from rembert_ray.models.config import AutoConfig
 from rembert_ray.models.weight_map import BASE
+from rembert_ray.report.narration import Narrator
 from rembert_ray.storage.location import locate
 from rembert_ray.tasks.embed import Embed, EmbedParameters
 from rembert_ray.tokenizers.rembert_fast import RemBertTokenizerFast
@@ -107,7 +108,7 @@ class Bench:
         manifest.write_text(MANIFEST.format(corpus=corpus, output=output, rows=self.shard_rows))
         shown, started = io.StringIO(), time.time()
         with CpuWatch() as watch:
-            exit_code = run(str(manifest), self.overrides, Console(file=shown, width=200))
+            exit_code = run(str(manifest), self.overrides, Narrator(Console(file=shown, width=200)))
         if exit_code:
             raise SystemExit(shown.getvalue())
         print(next(line for line in shown.getvalue().splitlines() if line.startswith("workers")))

@@ -16,6 +16,7 @@ from pathlib import Path
 from rembert_ray.errors import RembertRayError
 from rembert_ray.job import run
 from rembert_ray.report.fault_frames import print_error
+from rembert_ray.report.narration import STYLES, Narrator
 from rembert_ray.trial import dry_run
 
 
@@ -31,12 +32,18 @@ def main(job_file: str) -> None:
     )
     parser.add_argument("--limit", type=int, metavar="ROWS", help="see `rembert-ray run --help`")
     parser.add_argument("--dry-run", action="store_true", help="see `rembert-ray run --help`")
+    parser.add_argument("--log", choices=STYLES, help="see `rembert-ray run --help`")
+    parser.add_argument("--log-rows", action="store_true", help="see `rembert-ray run --help`")
     arguments = parser.parse_args()
+    narrator = Narrator.for_stream(arguments.log, shows_rows=arguments.log_rows)
     overrides, roots = (f"task={job.stem}", *arguments.set), arguments.allow_root
     try:
         if arguments.dry_run:
             sys.exit(dry_run(arguments.manifest, overrides, roots))
-        sys.exit(run(arguments.manifest, overrides, allow_roots=roots, limit_rows=arguments.limit))
+        sys.exit(run(arguments.manifest, overrides, narrator, roots, arguments.limit))
     except RembertRayError as error:
-        print_error(error, [arguments.manifest])
+        if narrator.style == "words":
+            print_error(error, [arguments.manifest])
+        else:
+            narrator.tell_error(error)
         sys.exit(error.exit_code)

@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from rich.console import Console
 
 from rembert_ray import cluster
 from rembert_ray.check import CheckedJob, check_job
@@ -26,9 +25,10 @@ from rembert_ray.dispatch import Dispatch
 from rembert_ray.errors import RembertRayError, StoppedError, StorageError
 from rembert_ray.job_spec import job_spec
 from rembert_ray.manifest import load_manifest
-from rembert_ray.plan import Plan, describe, freeze_plan
+from rembert_ray.plan import Plan, describe, describe_fields, freeze_plan
 from rembert_ray.report import status, summary
 from rembert_ray.report.closing import Closing, check_against
+from rembert_ray.report.narration import Narrator
 from rembert_ray.report.progress import ProgressLine
 from rembert_ray.report.tally import Tally
 from rembert_ray.stop_signals import stop_signals_raise
@@ -47,7 +47,7 @@ EXIT_DONE, EXIT_QUARANTINED, EXIT_STOPPED = 0, 3, StoppedError.exit_code
 def run(
     manifest_url: str,
     overrides: tuple[str, ...] = (),
-    console: Console | None = None,
+    narrator: Narrator | None = None,
     allow_roots: Sequence[str] = (),
     limit_rows: int | None = None,
 ) -> int:
@@ -62,27 +62,23 @@ def run(
     allowed = AllowedRoots.given(allow_roots)
     with stop_signals_raise():
         checked = check_job(load_manifest(manifest_url, overrides, allowed), allowed)
-        return run_checked(checked, console or terminal(), limit_rows)
+        return run_checked(checked, narrator or Narrator(), limit_rows)
 
 
-def terminal() -> Console:
-    """Where a run says what it does, unless its caller has a console."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
-
-
-def run_checked(checked: CheckedJob, console: Console, limit_rows: int | None = None) -> int:
+def run_checked(checked: CheckedJob, narrator: Narrator, limit_rows: int | None = None) -> int:
     """See `run`."""
-    for warning in check_against(checked):
-        console.print(f"warning     {warning}", markup=False)
     run_id = secrets.token_hex(6)
+    narrator.fixed["run"] = run_id
+    for warning in check_against(checked):
+        narrator.say("warning", f"warning     {warning}", level="warning")
     with Lease.acquire(checked.output, LeaseOwner.this_process(run_id)) as lease:
         plan = freeze_plan(checked.output, checked.plan)
-        console.print(describe(plan), markup=False)
+        narrator.say("plan", describe(plan), **describe_fields(plan), output=str(checked.output))
         done = list_parts(checked.output, plan.fingerprint.digest)
         refuse_parts_of_another_plan(checked.output, plan.fingerprint.digest, plan.plan_id, done)
-        job = Job(checked, plan, run_id, lease, console, done, limit_rows)
+        job = Job(checked, plan, run_id, lease, narrator, done, limit_rows)
         if len(job.missing) == 0 and status.is_success(checked.output):
-            console.print(summary.already_done(checked.output, plan), markup=False)
+            narrator.say("done", summary.already_done(checked.output, plan), rows=plan.n_rows, shards=plan.n_shards)
             return EXIT_DONE
         return job.run()
 
@@ -98,7 +94,7 @@ class Job:
     plan: Plan
     run_id: str
     lease: Lease
-    console: Console
+    narrator: Narrator
     done: npt.NDArray[np.int64]
     limit_rows: int | None = None
     missing: npt.NDArray[np.int64] = field(init=False)
@@ -138,22 +134,25 @@ class Job:
         from rembert_ray.report.metrics import Metrics
 
         if self.tally.n_shards_before:
-            self.console.print(f"resume      {self.tally.n_shards_before} shards are there already", markup=False)
+            there = self.tally.n_shards_before
+            self.narrator.say("resume", f"resume      {there} shards are there already", shards=there)
         if len(self.wanted) < len(self.missing):
             what = f"{len(self.wanted):,} of {len(self.missing):,} missing shards, up to {self.limit_rows:,} rows"
-            self.console.print(f"limit       {what}; the time to go is that of the whole job", markup=False)
+            words = f"limit       {what}; the time to go is that of the whole job"
+            self.narrator.say("limit", words, shards=len(self.wanted), rows=self.limit_rows)
         cluster.connect()
         pools = cluster.size_pools(self.checked.manifest)
-        self.console.print(f"workers     {pools}", markup=False)
+        self.narrator.say("workers", f"workers     {pools}", **asdict(pools))
         if n_gpus := cluster.unused_gpus(self.checked.manifest):
-            self.console.print(f"note        {n_gpus} GPUs are idle: set resources.gpus_per_actor to use them")
+            words = f"note        {n_gpus} GPUs are idle: set resources.gpus_per_actor to use them"
+            self.narrator.say("note", words, level="warning")
         self.tally.start()
         self.metrics = Metrics(self.checked.manifest.task, str(self.checked.output), self.tally)
         # Entered again because Ray has set handlers of its own when it started.
-        with stop_signals_raise(), ProgressLine(self.tally, self.console) as line:
+        with stop_signals_raise(), ProgressLine(self.tally, self.narrator) as line:
             waves = Waves(
                 plan=self.plan,
-                spec=job_spec(self.checked, self.plan, self.run_id, pools.n_threads),
+                spec=job_spec(self.checked, self.plan, self.run_id, pools.n_threads, self.narrator.style),
                 pools=pools,
                 stall_s=self.checked.manifest.limits.stall_s,
                 dispatch=self.dispatch,
@@ -180,11 +179,8 @@ class Job:
             closing.write("stopped", exit_code)
             if self.metrics is not None:
                 self.metrics.ended(len(failures), is_success=False, drift=closing.drift)
-            for text in summary.describe_end(
-                self.checked, self.plan, self.tally, failures, over_budget=False, closing=closing
-            ):
-                self.console.print(text, markup=False)
-        self.console.print(message, markup=False)
+            self._tell_end(summary.End(self.checked, self.plan, self.tally, failures, False, closing), exit_code)
+        self.narrator.say("limit", message, exit_code=exit_code)
         return exit_code
 
     def _finish(self) -> int:
@@ -206,9 +202,27 @@ class Job:
         closing.write(state, exit_code)
         if self.metrics is not None:
             self.metrics.ended(len(failures), is_success=exit_code == EXIT_DONE, drift=closing.drift)
-        for text in summary.describe_end(self.checked, plan, self.tally, failures, over_budget, closing):
-            self.console.print(text, markup=False)
+        self._tell_end(summary.End(self.checked, plan, self.tally, failures, over_budget, closing), exit_code)
         return exit_code
+
+    def _tell_end(self, end: summary.End, exit_code: int) -> None:
+        """The summary: for a person line by line, for a log as one event and one for each failure."""
+        if self.narrator.style == "words":
+            for line in end.lines(with_rows=self.narrator.shows_rows):
+                self.narrator.say("end", line)
+            return
+        for failure in end.failure_fields():
+            self.narrator.say("shard_failed", failure["reason"], level="error", **failure)
+        if self.narrator.shows_rows:
+            for row in end.rows():
+                self.narrator.say("sample", row)
+        self.narrator.say(
+            "end",
+            f"next        {end.next}",
+            level="error" if exit_code else "info",
+            exit_code=exit_code,
+            **end.fields(),
+        )
 
     def _record_failures(self) -> None:
         """Quarantine records: why a shard was given up, why a file is not in the plan."""
@@ -237,4 +251,4 @@ class Job:
         try:
             status.write(self.checked.output, values | self.tally.to_dict())
         except StorageError as fault:
-            self.console.print(f"note        the status is not written: {fault}", markup=False)
+            self.narrator.say("note", f"note        the status is not written: {fault}", level="warning")

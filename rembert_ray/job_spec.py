@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from rembert_ray.check import CheckedJob
 from rembert_ray.plan import Plan
+from rembert_ray.report.narration import Style
 from rembert_ray.stages.spec import JobSpec
 
 SILENCES_PER_STALL = 3
 
 
-def job_spec(checked: CheckedJob, plan: Plan, run_id: str, n_threads: int | None = None) -> JobSpec:
+def job_spec(
+    checked: CheckedJob, plan: Plan, run_id: str, n_threads: int | None = None, log: Style = "words"
+) -> JobSpec:
     """What every stage of a job knows; `plan` is the one that rules, `n_threads` those of an infer actor on CPU."""
     manifest = checked.manifest
     batch_tokens = manifest.resources.batch_tokens
@@ -32,4 +35,5 @@ def job_spec(checked: CheckedJob, plan: Plan, run_id: str, n_threads: int | None
         storage_s=manifest.limits.storage_s,
         silence_s=manifest.limits.stall_s / SILENCES_PER_STALL,
         footer={"task": manifest.task},
+        log=log,
     )

@@ -23,6 +23,7 @@ from ray.exceptions import RayError, RayTaskError
 from rembert_ray.cluster import ENCODE_CPUS, WRITE_CPUS, Pools
 from rembert_ray.errors import RembertRayError
 from rembert_ray.plan import Shard
+from rembert_ray.report.narration import log_events
 from rembert_ray.stages.envelope import Envelope, run_stage, seal, unseal
 from rembert_ray.stages.isolation import Stage
 from rembert_ray.stages.probation import SEARCH, Probation
@@ -87,6 +88,7 @@ class Worker:
     can_set_aside = True
 
     def __init__(self, spec: JobSpec, on_probation: bool) -> None:
+        log_events(spec.log, run=spec.run_id)
         stage = self.load_stage()
         self.name = stage.__name__.lower()
         silence_s = (SEARCH + 1) * spec.silence_s if on_probation else spec.silence_s

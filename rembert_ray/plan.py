@@ -33,6 +33,7 @@ __all__ = [
     "Plan",
     "Shard",
     "describe",
+    "describe_fields",
     "describe_refused",
     "format_bytes",
     "freeze_plan",
@@ -205,6 +206,18 @@ def describe(plan: Plan) -> str:
             f"fingerprint {plan.fingerprint.digest}",
         ]
     )
+
+
+def describe_fields(plan: Plan) -> dict[str, Any]:
+    """The same as numbers, for a log."""
+    return {
+        "plan": plan.plan_id[:12],
+        "fingerprint": plan.fingerprint.digest,
+        "rows": plan.n_rows,
+        "shards": plan.n_shards,
+        "files": plan.files.num_rows,
+        "refused": len(plan.refused),
+    }
 
 
 def describe_refused(plan: Plan) -> Iterator[str]:

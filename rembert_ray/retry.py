@@ -17,14 +17,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from rich.console import Console
 
 from rembert_ray.check import CheckedJob, check_job
 from rembert_ray.errors import Fault, StorageError, UnusableError, printable
-from rembert_ray.job import EXIT_DONE, run_checked, terminal
+from rembert_ray.job import EXIT_DONE, run_checked
 from rembert_ray.manifest import manifest_from, source_of
 from rembert_ray.plan import PLAN_PATH, Plan, require_plan
 from rembert_ray.report import status
+from rembert_ray.report.narration import Narrator
 from rembert_ray.report.progress import format_duration
 from rembert_ray.stop_signals import stop_signals_raise
 from rembert_ray.storage.allowed import AllowedRoots
@@ -87,7 +87,7 @@ def retry(
     dry_run: bool = False,
     overrides: Sequence[str] = (),
     allow_roots: Sequence[str] = (),
-    console: Console | None = None,
+    narrator: Narrator | None = None,
 ) -> int:
     """Try again what failed, by the manifest that is stored with the plan; the exit code of that run, 0 for none.
 
@@ -100,26 +100,26 @@ def retry(
     Raises:
         RembertRayError: the job cannot be run, or another run is going on; nothing is deleted then.
     """
-    console = console or terminal()
+    narrator = narrator or Narrator()
     plan = require_plan(output)
     with stop_signals_raise():
         if dry_run:
-            _say(console, find_retry(locate(output), plan, error))
+            _say(narrator, find_retry(locate(output), plan, error))
             return EXIT_DONE
         checked = _check_stored(output, plan, overrides, allow_roots)
         with Lease.acquire(checked.output, LeaseOwner.this_process(secrets.token_hex(6))) as lease:
             found = find_retry(checked.output, plan, error)
-            _say(console, found)
+            _say(narrator, found)
             if found.is_empty:
                 return EXIT_DONE
             for _ in take_back(checked.output, plan, found.shards):
                 lease.check()
-        return run_checked(checked, console)
+        return run_checked(checked, narrator)
 
 
-def _say(console: Console, found: Retry) -> None:
+def _say(narrator: Narrator, found: Retry) -> None:
     for line in found.lines():
-        console.print(line, markup=False)
+        narrator.say("retry", line)
 
 
 def _check_stored(output: str, plan: Plan, overrides: Sequence[str], allow_roots: Sequence[str]) -> CheckedJob:

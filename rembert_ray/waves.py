@@ -62,7 +62,8 @@ class Waves:
         while wave := self.dispatch.next_wave():
             if wave.on_probation:
                 n_suspects = f"{len(wave.shards):,} shard(s) ended or failed a process"
-                self.line.print(f"suspects    {n_suspects}: tried in child processes, to find the rows that do it")
+                words = f"suspects    {n_suspects}: tried in child processes, to find the rows that do it"
+                self.line.narrator.say("suspects", words, level="warning", shards=len(wave.shards))
             shards = list(self.plan.iter_shards(wave.shards))
             receipts = Receipts(build(shards, self.spec, self.pools, on_probation=wave.on_probation))
             try:
@@ -72,7 +73,7 @@ class Waves:
                 if not self.dispatch.lose_workers():
                     raise
                 self.metrics.workers_lost()
-                self.line.print(f"retry       {error}")
+                self.line.narrator.say("retry", f"retry       {error}", level="warning", shards=len(wave.shards))
 
     def _take(self, receipt: Envelope) -> None:
         shard = receipt.shard.index

@@ -30,6 +30,7 @@ from rembert_ray.job import run_checked
 from rembert_ray.job_spec import job_spec
 from rembert_ray.manifest import load_manifest
 from rembert_ray.plan import freeze_plan
+from rembert_ray.report.narration import Narrator
 from rembert_ray.stages.encode import Encode
 from rembert_ray.stages.envelope import Envelope
 from rembert_ray.stages.infer import Infer
@@ -106,7 +107,7 @@ def parse_of_ray(words: Sequence[str]) -> list[str]:
         assert found is not None, words
         rest = rest[1:]
     end = rest.index("--") if "--" in rest else len(rest)
-    found.make_context(found.name, rest, parent=context)
+    found.make_context(found.name, [*rest], parent=context)
     return rest[end + 1 :]
 
 
@@ -164,10 +165,10 @@ class Workspace:
     def job(self, script: str, arguments: list[str]) -> None:
         """A file of `jobs/`, up to the point where it would run."""
         assert (REPOSITORY / script).is_file()
-        called: list[tuple[str, tuple[str, ...]]] = []
+        called: list[tuple[Any, ...]] = []
 
-        def run(manifest: str, overrides: tuple[str, ...], **options: object) -> int:
-            called.append((manifest, overrides))
+        def run(*arguments: object, **options: object) -> int:
+            called.append(arguments)
             return 0
 
         before = sys.argv, entry.run
@@ -179,20 +180,21 @@ class Workspace:
                 raise
         finally:
             sys.argv, entry.run = before
-        ((manifest, overrides),) = called
-        if "://" not in manifest and any(override.startswith("output.path=") for override in overrides):
-            self.do(manifest, overrides)
+        manifest, overrides, *_ = called[0]
+        self.do(manifest, overrides)
 
     def do(self, manifest: str, overrides: tuple[str, ...]) -> None:
-        """Run a job to its end, without Ray."""
+        """Run a job to its end, without Ray, where that is in this folder; others are at a URL or at home."""
+        if "://" in manifest or not Path(load_manifest(manifest, overrides).output.path).is_relative_to(self.folder):
+            return
         checked = check_job(load_manifest(manifest, overrides))
         plan = freeze_plan(checked.output, checked.plan)
-        spec = job_spec(checked, plan, "in-process")
+        spec = job_spec(checked, plan, "in-process", n_threads=1)
         encode, infer, write = Encode(spec), Infer(spec), Write(spec)
         for shard in plan.iter_shards():
             envelope = write.write(infer.infer(encode.encode(Envelope(shard))))
             assert envelope.failure is None
-        assert run_checked(checked, Console(quiet=True)) == 0
+        assert run_checked(checked, Narrator(Console(quiet=True))) == 0
 
 
 def run_python(code: str) -> None:

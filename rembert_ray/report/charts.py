@@ -126,7 +126,15 @@ def points(places: NDArray[np.float64], groups: Sequence[str] | None) -> str:
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
     if groups is not None:
-        axes.legend(loc="upper left", bbox_to_anchor=(0, 0), ncols=3, frameon=False, fontsize=8, handletextpad=0, markerscale=2.5)
+        axes.legend(
+            loc="upper left",
+            bbox_to_anchor=(0, 0),
+            ncols=3,
+            frameon=False,
+            fontsize=8,
+            handletextpad=0,
+            markerscale=2.5,
+        )
     return _svg(figure)
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from rembert_ray.report.narration import Narrator
 from rembert_ray.report.tally import Tally
 
 LOG_INTERVAL_S = 10.0
@@ -34,48 +34,59 @@ def describe(tally: Tally) -> str:
     )
 
 
+def progress_fields(tally: Tally) -> dict[str, Any]:
+    """The same as numbers, for a log."""
+    return {
+        "shards": tally.n_shards_before + tally.shards_done,
+        "shards_planned": tally.n_shards,
+        "shards_failed": tally.shards_failed,
+        "rows": tally.rows_done,
+        "errors": tally.rows_with_error,
+        "rows_per_s": tally.rows_per_s,
+        "tokens_per_s": tally.tokens_per_s,
+        "eta_s": tally.eta_s,
+    }
+
+
 class ProgressLine:
     """Shows a tally. Use it in a `with` block and call `show` as often as you like."""
 
-    def __init__(self, tally: Tally, console: Console) -> None:
+    def __init__(self, tally: Tally, narrator: Narrator) -> None:
         self.tally = tally
-        self.console = console
+        self.narrator = narrator
+        self.is_live = narrator.console.is_terminal and narrator.style == "words"
         self._logged_at = float("-inf")
         self._shown = 0
         self._bar = Progress(
             TextColumn("{task.percentage:>3.0f} %"),
             BarColumn(bar_width=30),
             TextColumn("{task.description}"),
-            console=console,
+            console=narrator.console,
             transient=True,
         )
         self._task = self._bar.add_task("starting workers", total=1.0)
 
     def __enter__(self) -> Self:
-        if self.console.is_terminal:
+        if self.is_live:
             self._bar.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.console.is_terminal:
+        if self.is_live:
             self._bar.stop()
         elif self._shown != self.tally.shards_done:
             self._log()
 
     def show(self) -> None:
         """Bring the line up to date; a log gets a line every ten seconds at most, and none while nothing changes."""
-        if self.console.is_terminal:
+        if self.is_live:
             text = describe(self.tally) if self.tally.shards_done else "starting workers"
             self._bar.update(self._task, completed=self.tally.share_done, description=text)
         elif self._shown != self.tally.shards_done and time.monotonic() - self._logged_at >= LOG_INTERVAL_S:
             self._log()
 
-    def print(self, text: str) -> None:
-        """A line of its own, above the live one."""
-        self.console.print(text, soft_wrap=True, markup=False, highlight=False)
-
     def _log(self) -> None:
         self._logged_at, self._shown = time.monotonic(), self.tally.shards_done
-        self.print(describe(self.tally))
+        self.narrator.say("progress", describe(self.tally), **progress_fields(self.tally))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import pyarrow as pa
 
@@ -27,6 +28,7 @@ class JobSpec:
     storage_s: seconds for which a store that does not answer is tried again.
     silence_s: seconds without a sign of life after which a worker with a shard in hand is ended.
     footer: further values for the footer of every object.
+    log: how workers write their logs, a style of `report.narration`.
     """
 
     task: Task
@@ -46,6 +48,7 @@ class JobSpec:
     storage_s: float = RETRY_BUDGET_S
     silence_s: float = 300.0
     footer: dict[str, str] = field(default_factory=dict)
+    log: Literal["words", "keyvalue", "json"] = "words"
     renamed: dict[str, str] = field(default_factory=dict)
 
     @property

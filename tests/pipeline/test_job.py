@@ -15,6 +15,7 @@ from rich.console import Console
 from rembert_ray.errors import LeaseHeldError, UnusableError
 from rembert_ray.job import run
 from rembert_ray.report import status
+from rembert_ray.report.narration import Narrator
 from rembert_ray.report.run_record import read_record
 from rembert_ray.storage.lease import Lease, LeaseOwner
 from rembert_ray.storage.location import locate
@@ -79,7 +80,7 @@ limits: {{attempts: 2}}
 def run_quietly(manifest, *overrides):
     """(exit code, what the terminal showed)."""
     stream = io.StringIO()
-    code = run(manifest, overrides, Console(file=stream, width=200))
+    code = run(manifest, overrides, Narrator(Console(file=stream, width=200)))
     return code, stream.getvalue()
 
 
