@@ -17,7 +17,7 @@ import pyarrow as pa
 from rembert_ray.catalog import manifest_schema, model_class_name
 from rembert_ray.models.config import RemBertConfig
 from rembert_ray.report.run_record import RUN_RECORD, SCHEMA_VERSION, RunRecord
-from rembert_ray.tasks.base import COMMON_FIELDS, LIST_COLUMNS, Task, find_task, task_names
+from rembert_ray.tasks.base import COMMON_FIELDS, LIST_COLUMNS, find_task, task_names
 
 FOLDER = Path(__file__).parent / "reference"
 NOTICE = "<!-- Made by `python docs/reference.py`; change the code, not this page. -->\n\n"
@@ -41,8 +41,8 @@ def manifest_page() -> Iterator[str]:
     sections = {name: resolve(prop, schema) for name, prop in schema["properties"].items()}
     yield "# Manifest reference\n"
     yield (
-        "Every key that a manifest may hold. Unknown keys are refused. `--set a.b=c` overrides any of them; a default of "
-        "*required* must be given. Sizes are numbers of bytes or texts such as `64 MiB`.\n"
+        "Every key that a manifest may hold. Unknown keys are refused. `--set a.b=c` overrides any of them. *Required* "
+        "ones must be given. Sizes are numbers of bytes or texts such as `64 MiB`.\n"
     )
     yield "## Top level\n"
     top = {name: prop for name, prop in sections.items() if "properties" not in prop}
@@ -82,11 +82,12 @@ def tasks_page() -> Iterator[str]:
         task = kind(kind.Parameters())
         forms = (", ".join(input_name(column) for column in form) for form in kind.input_forms)
         about = (sys.modules[kind.__module__].__doc__ or "").split(". ", 1)[-1].strip()
-        yield f"## {name}\n\n{about}\n"
+        yield f"## {name}\n"
         yield f"- **Model class:** `{model_class_name(task.model_head)}` of either family"
-        yield f"- **Reads:** {' or '.join(forms)}\n"
-        yield f"{' '.join((kind.schema.__doc__ or '').split())}\n"
-        yield from fields_table(written_fields(task))
+        yield f"- **Reads:** {' or '.join(forms)}\n\n{about}\n"
+        written = " ".join((kind.schema.__doc__ or "").split())
+        yield f"Writes {written[:1].lower()}{written[1:]}\n"
+        yield from fields_table(task.schema(RemBertConfig()))
         yield f"\nParameters (`head:`, see the [manifest reference](manifest.md#head-of-task-{name})):\n"
         head = schema["$defs"][f"head_{name}"]
         yield from keys_table(head["properties"], head.get("required", []), schema)
@@ -100,16 +101,10 @@ def input_name(column: str) -> str:
     return f"`{column}`" + (" (a list of text)" if column in LIST_COLUMNS else " (text)")
 
 
-def written_fields(task: Task) -> Iterable[pa.Field]:
-    """The columns of a task with default parameters; `several` has those of its heads."""
-    return list(task.schema(RemBertConfig()))
-
-
 def fields_table(fields: Iterable[pa.Field]) -> Iterator[str]:
     """Columns with their Arrow types."""
     lines = [f"| `{field.name}` | `{field.type}` | {'yes' if field.nullable else 'no'} |" for field in fields]
     if not lines:
-        yield "Writes the columns of its heads, each with the head's `prefix` before its name."
         return
     yield "| column | Arrow type | null possible |\n|---|---|---|"
     yield from lines
@@ -120,9 +115,9 @@ def record_page() -> Iterator[str]:
     schema = RunRecord.model_json_schema()
     yield f"# `{RUN_RECORD}`\n"
     yield (
-        f"`_rembert_ray/{RUN_RECORD}` of an output, version {SCHEMA_VERSION}: what a run left behind, in numbers. Within "
-        "one version keys are only added. It holds no text of a row. Besides these keys it has `seal`, the sha256 of "
-        "the file. `rembert-ray report OUTPUT --json` makes it anew and prints it.\n"
+        f"`_rembert_ray/{RUN_RECORD}` of an output, version {SCHEMA_VERSION}: what a run left behind, in numbers. "
+        "Within one version keys are only added. It holds no text of a row. Besides these keys it has `seal`, the "
+        "sha256 of the file. `rembert-ray report OUTPUT --json` makes it anew and prints it.\n"
     )
     yield "## The whole record\n"
     yield from keys_table(schema["properties"], None, schema, with_default=False)
@@ -181,7 +176,8 @@ def type_name(prop: JsonSchema, schema: JsonSchema) -> str:
     if "$ref" in prop:
         name = prop["$ref"].rsplit("/", 1)[-1]
         return name if "properties" in schema["$defs"][name] else type_name(schema["$defs"][name], schema)
-    kind = {"string": "text", "array": "list", "object": "mapping"}.get(prop.get("type", ""), prop.get("type", "any"))
+    name = str(prop.get("type", "any"))
+    kind = {"string": "text", "array": "list", "object": "mapping"}.get(name, name)
     if isinstance(prop.get("items"), Mapping):
         return f"list of {type_name(prop['items'], schema)}"
     if isinstance(prop.get("additionalProperties"), Mapping):
