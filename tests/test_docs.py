@@ -98,7 +98,7 @@ def test_commands_that_do_not_work_are_found(line, workspace):
 
 
 @pytest.mark.parametrize("page", HAND_WRITTEN, ids=lambda page: page.stem)
-def test_the_blocks_of_a_page_are_what_they_say(page, workspace, tmp_path, capsys):
+def test_the_blocks_of_a_page_are_what_they_say(page, workspace, tmp_path):
     for block in blocks(page):
         if block.language == "python":
             run_python(block.text)

@@ -29,6 +29,7 @@ from rembert_ray.report.run_record import (
     Speed,
     read_record,
 )
+from rembert_ray.report.scripts import scripts_of_input
 from rembert_ray.report.tally import PHASES
 from rembert_ray.storage.listing import list_names
 from rembert_ray.storage.location import Location, locate, read_bytes
@@ -75,7 +76,7 @@ def record_of(
         StorageError: the store does not answer.
     """
     good = seen.rows.filter(pc.is_null(seen.rows["error"])) if seen.rows.num_rows else seen.rows
-    profile = _profile(seen.rows, good, task, plan)
+    profile = _profile(seen, good, task)
     failures = list(_failures(output, plan))
     return RunRecord(
         made=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -225,15 +226,20 @@ def _padding(good: pa.Table) -> Padding | None:
     return Padding(tokens_per_token=round(float(ratio), 4), n_rows=n_whole)
 
 
-def _profile(rows: pa.Table, good: pa.Table, task: Task, plan: Plan) -> Profile:
-    """The task's features, those of every task, and kept columns that have few different values."""
+def _profile(seen: Observation, good: pa.Table, task: Task) -> Profile:
+    """The task's features, those of every task, the scripts of the input, and kept columns of few different values."""
+    rows, manifest = seen.rows, seen.plan.record["manifest"]
     if not rows.num_rows:
         return {}
     features: dict[str, pa.Array] = task.features(good) if good.num_rows else {}
     features |= {name: good[name].combine_chunks() for name in ("n_tokens", "n_windows", "truncated")}
     features["error"] = pc.is_valid(rows["error"]).combine_chunks()
-    renamed: Mapping[str, str] = plan.record["manifest"]["input"].get("rename", {})
-    for name in (renamed.get(field.name, field.name) for field in plan.schema):
+    named: Mapping[str, str] = manifest["input"].get("columns", {})
+    scripts = scripts_of_input(seen.plan, {name: named.get(name, name) for name in task.form}, seen.there.tolist())
+    if len(scripts):
+        features["script"] = scripts
+    renamed: Mapping[str, str] = manifest["input"].get("rename", {})
+    for name in (renamed.get(field.name, field.name) for field in seen.plan.schema):
         column = rows[name].combine_chunks()
         is_text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
         if is_text and pc.count_distinct(column).as_py() <= MOST_DISTINCT:

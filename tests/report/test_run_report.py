@@ -18,6 +18,7 @@ from rembert_ray.report.closing import report_on
 from rembert_ray.report.page import page_place
 from rembert_ray.report.profile import Labels, Numbers
 from rembert_ray.report.run_record import RunRecord, read_record, record_place
+from rembert_ray.report.scripts import script_of
 from rembert_ray.storage.commit import part_name
 from rembert_ray.storage.location import locate, read_bytes
 from rembert_ray.storage.seal import broken_seal
@@ -60,6 +61,7 @@ def test_the_record_counts_what_is_there(tmp_path: Path) -> None:
     assert sum(label.counts.values()) == label.n == 588
     assert 0.6 < label.counts["en"] / label.n < 0.8
     assert 0.5 <= score.quantiles[0] <= score.quantiles[-1] <= 1
+    assert record.profile["script"] == Labels(n=300, counts={"Latin": 300}), "50 rows of each shard"
     assert set(record.profile["kept language"].counts) == {"de", "fr", "ja"}  # type: ignore[union-attr]
     assert record.speed is not None
     # Six shards, begun ten seconds apart, of three seconds of inference and ten in all: 18 of the 60 seconds.
@@ -72,6 +74,24 @@ def test_the_record_counts_what_is_there(tmp_path: Path) -> None:
     assert record.padding.tokens_per_token > 1.5
     assert read_record(output, "x") == record
     assert record.fingerprint == plan.fingerprint.digest
+
+
+@pytest.mark.parametrize(
+    ("text", "script"),
+    [
+        ("Hello, мир", "Latin"),
+        ("Привет, world of 2026", "Latin"),
+        ("Привет мир!", "Cyrillic"),
+        ("これはペンです。", "Kana"),
+        ("中文文本", "Cjk"),
+        ("हिन्दी में", "Devanagari"),
+        ("ＡＢＣ", "Latin"),
+        ("123 !? \ud800", "none"),
+        ("", "none"),
+    ],
+)
+def test_the_script_of_a_text_is_that_of_most_of_its_letters(text: str, script: str) -> None:
+    assert script_of(text) == script
 
 
 def test_a_large_output_is_sampled_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
