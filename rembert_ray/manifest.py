@@ -216,7 +216,7 @@ class Limits(Section):
 
 
 class DriftLimits(Section):
-    """What the result is compared with, and when it has changed too much (see `rembert_ray/report/drift.py`)."""
+    """What the result is compared with, and when it has changed too much."""
 
     against: Text | None = Field(default=None, description="the output of an earlier run; null: no comparison")
     warn: float = Field(default=0.1, gt=0, description="population stability index from which on a feature is reported")
