@@ -70,13 +70,7 @@ def workspace(tmp_path_factory):
         torch.set_num_threads(n_threads)
 
 
-README_INIT = pytest.mark.xfail(
-    reason="README: `init` proposes out/tag, which `make demo` has filled from another manifest"
-)
-PAGES_WITH_COMMANDS = [pytest.param(page, marks=README_INIT if page.stem == "README" else ()) for page in HAND_WRITTEN]
-
-
-@pytest.mark.parametrize("page", PAGES_WITH_COMMANDS, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", HAND_WRITTEN, ids=lambda page: page.stem)
 def test_the_commands_of_a_page_work(page, workspace):
     for words in commands(page):
         workspace.run(words)

@@ -95,7 +95,11 @@ def _describe_cost(estimate: Estimate, sample: TokenSample) -> Iterator[str]:
     yield f"time        {_show(estimate.time_s, format_duration)} on {actors}; the start of the workers comes on top"
     if estimate.cost is not None:
         price = f"{hardware.price_per_hour:g} an hour"
-        yield f"cost        {_show(estimate.cost, lambda x: f'{x:,.2f}')}: time x {actors} x {price} (--price-per-hour)"
+        yield f"cost        {_show(estimate.cost, _amount)}: time x {actors} x {price} (--price-per-hour)"
+
+
+def _amount(cost: float) -> str:
+    return f"{cost:,.2f}" if cost >= 1 else f"{cost:.2g}"
 
 
 def _show(interval: Interval, form: Callable[[float], str]) -> str:
