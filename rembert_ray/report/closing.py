@@ -80,9 +80,9 @@ class Closing:
 
     @property
     def is_withheld(self) -> bool:
-        """Whether the manifest's gate is closed."""
+        """Whether the manifest's gate is closed: also when the run to compare with has lost its record meanwhile."""
         drift = self.record.drift if self.record else None
-        return self.checked.manifest.drift.gate and drift is not None and drift.level == "fail"
+        return self.checked.manifest.drift.gate and (drift is None or drift.level == "fail")
 
     @property
     def drift(self) -> dict[str, float]:
@@ -109,7 +109,8 @@ class Closing:
         if self.record is not None and self.record.drift is not None:
             yield f"drift       {self.record.drift.sentence}"
         if self.is_withheld:
-            yield "withheld    there is no _SUCCESS: drift.gate is closed"
+            why = "" if self.drift else ", as there is nothing to compare with"
+            yield f"withheld    there is no _SUCCESS: drift.gate is closed{why}"
         if self.trouble:
             yield f"note        there is no new report: {self.trouble}"
         elif self.record is not None:
@@ -122,13 +123,16 @@ def report_on(output: str, against: str | None = None) -> RunRecord:
     against: the output to compare with; default: that of the record that is there, else of the stored manifest.
 
     Raises:
-        UnusableError: there is no such output, or a record is damaged.
+        UnusableError: there is no such output, or the record to compare with is not there or damaged.
         StorageError: the store does not answer.
     """
     plan = require_plan(output)
     task = task_of(plan)
     place = locate(output)
-    there = read_record(place, output)
+    try:
+        there = read_record(place, output)
+    except UnusableError:
+        there = None  # It is damaged, or of another version, and about to be replaced.
     drift = plan.record["manifest"].get("drift", {})
     named = against or (there.drift.against if there and there.drift else drift.get("against"))
     compared = None

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -16,33 +15,26 @@ from rembert_ray.errors import printable
 from rembert_ray.plan import Plan
 from rembert_ray.report import status
 from rembert_ray.report.drift import FAIL, WARN, compare_profiles
-from rembert_ray.report.observation import Observation, PartFacts, observe
+from rembert_ray.report.observation import Observation, observe
 from rembert_ray.report.profile import Profile, make_profile
 from rembert_ray.report.run_record import (
     Counts,
     Failure,
-    Interval,
     Outcome,
-    Padding,
     RunRecord,
-    SlowShard,
-    Speed,
     read_record,
 )
 from rembert_ray.report.scripts import scripts_of_input
-from rembert_ray.report.tally import PHASES
+from rembert_ray.report.throughput import padding_of, speed_of
 from rembert_ray.storage.listing import list_names
 from rembert_ray.storage.location import Location, locate, read_bytes
 from rembert_ray.storage.probe import CONTROL_FOLDER
 from rembert_ray.tasks.base import Task
 
-N_INTERVALS = 60
-N_SLOWEST = 10
 N_ERRORS = 20
 N_FAILURES = 50
 LONGEST_ERROR = 200
 MOST_DISTINCT = 100
-PADDED_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -84,8 +76,8 @@ def record_of(
         task=plan.record["manifest"]["task"],
         outcome=Outcome(state="running", exit_code=None, sentence=""),
         counts=_counts(seen),
-        speed=_speed(seen.last_run, len(seen.there) / max(len(seen.parts), 1)),
-        padding=_padding(good),
+        speed=speed_of(seen.last_run, len(seen.there) / max(len(seen.parts), 1)),
+        padding=padding_of(good),
         sample_rows=seen.rows.num_rows,
         sample_parts=seen.n_sampled_parts,
         profile=profile,
@@ -155,75 +147,6 @@ def _counts(seen: Observation) -> Counts:
 
 
 _SUMMED = ("n_errors", "n_tokens", "n_tokens_computed", "n_windows")
-
-
-def _speed(parts: Sequence[PartFacts], factor: float) -> Speed | None:
-    """Of one run; `factor`: how many parts stand behind each that was looked at."""
-    if not parts:
-        return None
-    began, ended = min(part.began for part in parts), max(part.ended for part in parts)
-    seconds = max(ended - began, 1e-3)
-    workers = {part.worker for part in parts}
-    # Not the commit, which is still to come when a footer is written.
-    stages = {phase: round(factor * sum(part.seconds[phase] for part in parts), 3) for phase in PHASES[:-1]}
-    slowest = sorted(parts, key=lambda part: -sum(part.seconds.values()))[:N_SLOWEST]
-    return Speed(
-        run=parts[-1].run,
-        seconds=round(seconds, 3),
-        rows_per_s=round(factor * sum(part.n_rows for part in parts) / seconds, 3),
-        tokens_per_s=round(factor * sum(part.n_tokens for part in parts) / seconds, 3),
-        stages=stages,
-        n_actors=len(workers),
-        busy=round(min(1.0, stages["infer"] / (len(workers) * seconds)), 4),
-        intervals=_intervals(parts, factor, began, began + seconds),
-        slowest=[
-            SlowShard(
-                shard=part.shard,
-                source=part.source,
-                row_start=part.row_start,
-                n_rows=part.n_rows,
-                tokens=part.n_tokens,
-                seconds=round(sum(part.seconds.values()), 3),
-                worker=part.worker,
-            )
-            for part in slowest
-        ],
-    )
-
-
-def _intervals(parts: Sequence[PartFacts], factor: float, began: float, ended: float) -> list[Interval]:
-    """The time of a run in equal stretches; what a part holds is spread over the time of its inference."""
-    edges = np.linspace(began, ended, N_INTERVALS + 1)
-    starts = np.array([part.infer_began for part in parts])
-    lasts = np.maximum([part.seconds["infer"] for part in parts], 1e-3)
-    # How much of each part, 0 to 1, is done at each edge: [edges, parts].
-    done = np.clip((edges[:, None] - starts) / lasts, 0, 1)
-    per_s = {
-        name: factor * np.diff(done @ np.array([getattr(part, name) for part in parts], float)) / np.diff(edges)
-        for name in ("n_rows", "n_tokens")
-    }
-    return [
-        Interval(
-            start_s=round(edges[i] - began, 3),
-            end_s=round(edges[i + 1] - began, 3),
-            rows_per_s=round(float(per_s["n_rows"][i]), 3),
-            tokens_per_s=round(float(per_s["n_tokens"][i]), 3),
-        )
-        for i in range(N_INTERVALS)
-    ]
-
-
-def _padding(good: pa.Table) -> Padding | None:
-    """Rows of one window, 32 at a time in their order: each would be as long as the longest of them."""
-    if not good.num_rows:
-        return None
-    lengths = np.asarray(good.filter(pc.equal(good["n_windows"], 1))["n_tokens"])
-    n_whole = len(lengths) // PADDED_BATCH * PADDED_BATCH
-    batches = lengths[:n_whole].reshape(-1, PADDED_BATCH)
-    if not batches.size or not batches.sum():
-        return None
-    ratio = PADDED_BATCH * batches.max(axis=1).sum() / batches.sum()
-    return Padding(tokens_per_token=round(float(ratio), 4), n_rows=n_whole)
 
 
 def _profile(seen: Observation, good: pa.Table, task: Task) -> Profile:

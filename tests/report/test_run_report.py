@@ -7,17 +7,23 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from typer.testing import CliRunner
 
+from rembert_ray.check import CheckedJob
 from rembert_ray.cli import app
 from rembert_ray.errors import UnusableError
+from rembert_ray.manifest import Manifest
 from rembert_ray.report import observation, status
-from rembert_ray.report.closing import report_on
+from rembert_ray.report.closing import Closing, report_on
 from rembert_ray.report.page import page_place
 from rembert_ray.report.profile import Labels, Numbers
 from rembert_ray.report.run_record import RunRecord, read_record, record_place
+from rembert_ray.report.run_report import Against, record_now
+from rembert_ray.report.sample_view import task_of
 from rembert_ray.report.scripts import script_of
 from rembert_ray.storage.commit import part_name
 from rembert_ray.storage.location import locate, read_bytes
@@ -190,3 +196,25 @@ def test_a_record_of_another_version_or_a_damaged_one_is_refused(tmp_path: Path)
     place.write_text("[")
     with pytest.raises(UnusableError, match="cannot be read"):
         read_record(output, "drift.against")
+    made = report_on(str(output))
+    assert read_record(output, "drift.against") == made, "the advice works"
+
+
+@pytest.mark.parametrize(
+    ("before", "is_withheld"), [({"en": 0.7, "de": 0.3}, False), ({"en": 0.1, "de": 0.9}, True), (None, True)]
+)
+def test_a_gate_is_closed_by_drift_and_by_nothing_to_compare_with(
+    tmp_path: Path, before: dict[str, float] | None, is_withheld: bool
+) -> None:
+    output, plan = finish(tmp_path / "new", "classify", labels({"en": 0.7, "de": 0.3}))
+    against = None
+    if before is not None:
+        old, _ = finish(tmp_path / "old", "classify", labels(before))
+        against = Against(str(old), report_on(str(old)).profile)
+    record, seen = record_now(output, plan, task_of(plan), against)
+    values = {"task": "classify", "model": "m", "input": {"path": "i"}, "output": {"path": "o"}}
+    manifest = Manifest.model_validate(values | {"drift": {"against": "x", "gate": True}})
+    checked = cast(CheckedJob, SimpleNamespace(manifest=manifest, output=output))
+    closing = Closing(checked, plan, record, seen, against)
+    assert closing.is_withheld is is_withheld
+    assert any("nothing to compare with" in line for line in closing.lines()) is (before is None)
