@@ -198,7 +198,8 @@ class Job:
             counts = {"rows_in": plan.n_rows, "rows_out": plan.n_rows, "shards": plan.n_shards}
             status.close(output, content | counts | {"last_run": self.tally.to_dict()})
         state = "done" if exit_code == EXIT_DONE else "incomplete"
-        self._write_status(state, exit_code)
+        whys = {"the error budget is exceeded": over_budget, "drift.gate withholds _SUCCESS": closing.is_withheld}
+        self._write_status(state, exit_code, ", ".join(why for why, is_so in whys.items() if is_so))
         closing.write(state, exit_code)
         if self.metrics is not None:
             self.metrics.ended(len(failures), is_success=exit_code == EXIT_DONE, drift=closing.drift)

@@ -100,6 +100,8 @@ class Standing:
             return f"run the job's command again, or rembert-ray retry {output}: both try the quarantined shards again"
         if self.records and self.shards_committed == self.n_shards:
             return "repair or remove the refused files, and run into a new output.path to have their rows too"
+        if self.exit_code == EXIT_QUARANTINED:
+            return f"look at {CONTROL_FOLDER}/report.html there; then run the job's command again, with other limits"
         return "run the job's command again: it resumes"
 
     def lines(self) -> Iterator[str]:

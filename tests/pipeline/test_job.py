@@ -17,6 +17,7 @@ from rembert_ray.job import run
 from rembert_ray.report import status
 from rembert_ray.report.narration import Narrator
 from rembert_ray.report.run_record import read_record
+from rembert_ray.report.watch import look_at
 from rembert_ray.storage.lease import Lease, LeaseOwner
 from rembert_ray.storage.location import locate
 from tests.conftest import write_corpus, write_manifest
@@ -235,6 +236,9 @@ def test_a_report_lies_beside_the_output_and_a_closed_gate_withholds_success(man
     assert "withheld    there is no _SUCCESS: drift.gate is closed" in shown
     assert "drift.gate=false" in shown.splitlines()[-1]
     assert not (tmp_path / "night/_SUCCESS").exists()
+    standing = look_at(str(tmp_path / "night"))
+    assert (standing.exit_code, standing.next_command[:7]) == (3, "look at")
+    assert "drift.gate withholds _SUCCESS" in "\n".join(standing.lines())
     parts = parts_of(tmp_path / "night")
     assert run_quietly(manifest, *gate)[0] == 3, "it stays closed"
     code, shown = run_quietly(manifest, *gate, "drift.gate=false")
