@@ -38,6 +38,25 @@ def describe_tasks() -> Iterator[str]:
     yield f"every task also writes {', '.join(f'{field.name}: {field.type}' for field in COMMON_FIELDS)}"
 
 
+def list_tasks() -> list[dict[str, Any]]:
+    """The same for a program; `head` is a JSON schema. Columns that every task writes are under `writes`, too."""
+    found = []
+    for name in task_names():
+        kind = find_task(name)
+        fields = [*kind(kind.Parameters()).schema(RemBertConfig()), *COMMON_FIELDS]
+        found.append(
+            {
+                "name": name,
+                "description": (kind.__doc__ or "").splitlines()[0],
+                "model": model_class_name(kind.model_head),
+                "reads": [list(form) for form in kind.input_forms],
+                "writes": {field.name: str(field.type) for field in fields},
+                "head": kind.Parameters.model_json_schema(),
+            }
+        )
+    return found
+
+
 def manifest_schema() -> dict[str, Any]:
     """The JSON schema (draft 2020-12) of a manifest; `head` depends on `task`."""
     schema = Manifest.model_json_schema()

@@ -76,3 +76,12 @@ def test_tasks_lists_every_task_with_every_parameter():
 def test_the_verbs_print_them():
     assert json.loads(CliRunner().invoke(app, ["schema"]).output) == manifest_schema()
     assert CliRunner().invoke(app, ["tasks"]).output.splitlines() == list(describe_tasks())
+
+
+def test_tasks_are_listed_for_programs():
+    found = json.loads(CliRunner().invoke(app, ["tasks", "--json"]).stdout)
+    assert [task["name"] for task in found] == task_names()
+    tag = next(task for task in found if task["name"] == "tag")
+    assert tag["reads"] == [["text"], ["words"]]
+    assert list(tag["writes"]) == ["entities", "n_tokens", "n_windows", "truncated", "error"]
+    assert tag["head"]["properties"]["aggregation"]["default"] == "simple"
