@@ -17,7 +17,7 @@ from rembert_ray.check import check_job
 from rembert_ray.errors import UnusableError
 from rembert_ray.manifest import load_manifest
 from rembert_ray.report.closing import Closing
-from rembert_ray.report.summary import describe_end
+from rembert_ray.report.summary import End
 from rembert_ray.tasks import fill_mask
 from rembert_ray.text.windows import cut_windows
 from rembert_ray.tokenizers.auto import AutoTokenizer
@@ -257,7 +257,7 @@ def test_targets_that_are_no_single_token_are_warned_of(folders, tmp_path):
         rows_per_s=0, tokens_per_s=0, elapsed_s=1, seconds={}, n_bytes=0,
     )  # fmt: skip
     closing = Closing(checked, checked.plan)
-    lines = list(describe_end(checked, checked.plan, tally, {}, False, closing))
+    lines = list(End(checked, checked.plan, tally, {}, False, closing).lines(with_rows=True))
     assert [line for line in lines if line.startswith("warning")] == [f"warning     {w}" for w in checked.warnings]
 
 
