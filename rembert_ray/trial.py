@@ -26,6 +26,7 @@ from rembert_ray.stages.write import decode
 from rembert_ray.storage.allowed import AllowedRoots
 
 N_ROWS = 8
+TIMES_AS_LARGE = 20
 EXIT_GOOD, EXIT_NOTHING_WORKED = 0, ShardError.exit_code
 
 
@@ -55,7 +56,7 @@ def dry_run(
 def try_rows(checked: CheckedJob, n_rows: int = N_ROWS) -> Iterator[tuple[bool, str]]:
     """Rows as lines, whether each of them worked, and what took how long."""
     spec = job_spec(checked, checked.plan, "dry-run")
-    places = list(first_rows(checked.plan, n_rows))
+    places = list(spread_rows(checked.plan, n_rows))
     started = time.perf_counter()
     from rembert_ray.stages.infer import Infer
 
@@ -91,11 +92,18 @@ def _render(spec: JobSpec, row: dict[str, object]) -> str:
     return f"{row['error']}: {kept}"
 
 
-def first_rows(plan: Plan, n_rows: int) -> Iterator[Shard]:
-    """The first row of shards that lie evenly over the plan; more rows of each where there are fewer shards."""
-    chosen = np.unique(np.linspace(0, plan.n_shards - 1, n_rows).astype(np.int64))
+def spread_rows(plan: Plan, n_rows: int) -> Iterator[Shard]:
+    """Rows that lie evenly over the plan, each as a shard of one row; several of a shard where there are few shards.
+
+    Not of shards whose rows are many times as large as usual: a book among sentences would keep everybody waiting.
+    """
+    bytes_per_row = plan.shards["bytes"].to_numpy() / np.maximum(plan.shards["n_rows"].to_numpy(), 1)
+    usual = np.flatnonzero(bytes_per_row <= TIMES_AS_LARGE * np.median(bytes_per_row))
+    chosen = usual[np.unique(np.linspace(0, len(usual) - 1, n_rows).astype(np.int64))]
     for shard in plan.iter_shards(chosen):
-        yield replace(shard, n_rows=min(shard.n_rows, -(-n_rows // len(chosen))))
+        n_here = min(shard.n_rows, -(-n_rows // len(chosen)))
+        for number in range(n_here):
+            yield replace(shard, row_start=shard.row_start + number * shard.n_rows // n_here, n_rows=1)
 
 
 def _refuse_without_gpu(checked: CheckedJob) -> None:

@@ -8,9 +8,11 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
+from rembert_ray.check import check_job
 from rembert_ray.cli import app
 from rembert_ray.errors import UnusableError
-from rembert_ray.trial import dry_run
+from rembert_ray.manifest import load_manifest
+from rembert_ray.trial import dry_run, spread_rows
 from tests.conftest import write_corpus, write_manifest
 
 
@@ -62,3 +64,14 @@ def test_without_a_gpu_a_job_for_gpus_is_not_tried(manifest):
         pytest.skip("this machine has a GPU")
     with pytest.raises(UnusableError, match="this process has no GPU"):
         dry_run(manifest, ["resources.gpus_per_actor=1"])
+
+
+def test_a_book_among_sentences_is_not_tried(manifest, tmp_path):
+    write_corpus(tmp_path / "corpus" / "novel.parquet", ["a word " * 3000])
+    plan = check_job(load_manifest(manifest), for_writing=False).plan
+    tried = list(spread_rows(plan, 4))
+    assert sum(shard.n_rows for shard in tried) == 4
+    assert not any("novel" in shard.url for shard in tried)
+    write_corpus(tmp_path / "books" / "a.parquet", ["a word " * 3000] * 3)
+    plan = check_job(load_manifest(manifest, [f"input.path={tmp_path}/books"]), for_writing=False).plan
+    assert sum(shard.n_rows for shard in spread_rows(plan, 4)) == 3, "where all are books, books are usual"
