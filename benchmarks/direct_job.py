@@ -17,15 +17,16 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from rich.console import Console
 
 from rembert_ray.check import check_job
 from rembert_ray.engine.packing import WindowTable
 from rembert_ray.engine.runner import Engine, RunFacts, RunResult
 from rembert_ray.job import Job
+from rembert_ray.job_spec import job_spec
 from rembert_ray.manifest import load_manifest
 from rembert_ray.models.config import EncoderConfig
 from rembert_ray.plan import freeze_plan
+from rembert_ray.report.narration import Narrator
 from rembert_ray.stages.encode import Encode
 from rembert_ray.stages.envelope import Envelope, seal, unseal
 from rembert_ray.stages.infer import Infer
@@ -79,13 +80,12 @@ def start(manifest: str, seconds_per_token: float | None) -> Job:
         checked = replace(checked, task=task)
     run_id = secrets.token_hex(6)
     lease = Lease.acquire(checked.output, LeaseOwner.this_process(run_id))
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    return Job(checked, freeze_plan(checked.output, checked.plan), run_id, lease, console, np.zeros(0, np.int64))
+    return Job(checked, freeze_plan(checked.output, checked.plan), run_id, lease, Narrator(), np.zeros(0, np.int64))
 
 
 def run_stages(job: Job) -> None:
     """The stages of an actor and of both workers, one shard after the other, one thread."""
-    spec = job._spec(n_threads=1)
+    spec = job_spec(job.checked, job.plan, job.run_id, n_threads=1)
     encode, infer, write = Encode(spec), Infer(spec), Write(spec)
     for shard in job.plan.iter_shards(job.missing):
         (receipt,) = unseal(write(infer(encode(seal([Envelope(shard)])))))

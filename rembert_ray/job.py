@@ -213,7 +213,9 @@ class Job:
                 self.narrator.say("end", line)
             return
         for failure in end.failure_fields():
-            self.narrator.say("shard_failed", failure["reason"], level="error", **failure)
+            self.narrator.say("shard_failed", failure["reason"], level="error", shard=failure["shard"])
+        for refused in end.refused_fields():
+            self.narrator.say("file_refused", refused["reason"], level="error", source=refused["source"])
         if self.narrator.shows_rows:
             for row in end.rows():
                 self.narrator.say("sample", row)

@@ -87,6 +87,11 @@ class End:
         for index, reason in sorted(self.failures.items())[:N_FAILURES_SHOWN]:
             yield {"shard": index, "reason": printable(reason)}
 
+    def refused_fields(self) -> Iterator[dict[str, Any]]:
+        """The first files that are set aside, and why."""
+        for _, url, reason in self.plan.refused[:N_FAILURES_SHOWN]:
+            yield {"source": printable(url), "reason": printable(reason)}
+
     def fields(self) -> dict[str, Any]:
         """The summary as numbers, for a log."""
         drift = self.closing.record.drift if self.closing.record else None

@@ -85,7 +85,7 @@ def test_a_job_whose_disk_is_full_ends_with_5_and_goes_on_when_it_is_not(
     cut = lines.index("")
     first, second = lines[:cut], lines[cut:]
     assert "exit 5" in first
-    assert any(line.startswith("error: cannot write") and "No space left on device" in line for line in first)
+    assert any("event=error" in line and "cannot write" in line and "No space left on device" in line for line in first)
     n_before = sum(line.startswith("part-") for line in first)
     assert n_before < 6
     assert "_SUCCESS" not in first
