@@ -78,7 +78,7 @@ def test_five_faults_are_five_lines_and_exit_code_2(job, tmp_path):
     arguments = [argument for override in overrides for argument in ("--set", override)]
     done = CliRunner().invoke(app, ["run", job, *arguments])
     assert done.exit_code == 2
-    lines = [line for line in done.output.splitlines() if line.startswith("error: ")]
+    lines = [line for line in done.output.splitlines() if " event=fault " in line]
     assert len(lines) == 5, done.output
     for word in ("aggregation", "body", "/proc/out", "sentencepiece.model", "missing tensors"):
         assert any(word in line for line in lines), word
