@@ -60,7 +60,7 @@ class Narrator:
         if isinstance(error, UnusableError):
             for fault in error.faults:
                 fields = {"where": fault.where, "fix": fault.fix or None, "exit_code": error.exit_code}
-                self.say("fault", fault.what, level="error", **fields)
+                self.say("fault", str(fault), level="error", **fields)
         else:
             self.say("error", str(error), level="error", exit_code=error.exit_code)
 

@@ -155,10 +155,10 @@ class FaultJob:
             assert time.monotonic() < deadline, f"too slow:\n{driver.shown[-3000:]}"
             time.sleep(0.05)
 
-    def wait_for_line(self, beginning: str, driver: Driver, timeout_s: float = 120) -> None:
-        """Until the driver has printed a line that begins like this."""
+    def wait_for_event(self, event: str, driver: Driver, timeout_s: float = 120) -> None:
+        """Until the driver has told that this happened."""
         deadline = time.monotonic() + timeout_s
-        while not any(line.startswith(beginning) for line in driver.shown.splitlines()):
+        while f" event={event} " not in driver.shown:
             assert driver.process.poll() is None, f"the driver ended first:\n{driver.shown[-3000:]}"
             assert time.monotonic() < deadline, f"too slow:\n{driver.shown[-3000:]}"
             time.sleep(0.05)

@@ -18,7 +18,7 @@ def test_sigterm_ends_with_75_and_the_next_run_goes_on(job: FaultJob, expected, 
     if n_parts:
         job.wait_for_parts(n_parts, driver)
     else:
-        job.wait_for_line("plan ", driver)
+        job.wait_for_event("plan", driver)
     driver.process.send_signal(signal.SIGTERM)
     assert driver.end(60) == 75, driver.shown
     assert "stopped by SIGTERM" in driver.shown

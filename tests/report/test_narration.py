@@ -86,7 +86,8 @@ def test_each_fault_is_an_event():
         "did you mean 'tag'?",
         2,
     )
-    assert second["message"] == "c"
+    assert first["message"] == "a.yaml:1:2 task: unknown task (did you mean 'tag'?)"
+    assert second["message"] == "b: c"
     assert (third["event"], third["level"], third["exit_code"]) == ("error", "error", 6)
 
 
