@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 .NOTPARALLEL:
 
 demo: .venv/installed-demo
-	$(BIN)/python jobs/tag.py --log words --set output.path=out/tag
+	$(BIN)/python jobs/tag.py --log words --log-rows --set output.path=out/tag
 
 test: lint
 	$(BIN)/python -m pytest
